@@ -1,3 +1,10 @@
 //! What may be seen and changed: sites, interventions, plans, and the tap that applies them.
 
+pub mod cache;
+pub(crate) mod edit;
+mod held;
+pub mod intervention;
+pub mod metric;
+pub mod plan;
 pub mod site;
+pub mod tap;

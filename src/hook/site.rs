@@ -347,6 +347,17 @@ impl Sites {
     }
 }
 
+impl fmt::Display for Sites {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |pick: &Pick| match pick {
+            Pick::One(site) => site.to_string(),
+            Pick::EveryLayer(point) => format!("blocks.*.{}", point.name()),
+            Pick::Everything => "everything".to_owned(),
+        };
+        f.write_str(&self.0.iter().map(name).collect::<Vec<_>>().join(", "))
+    }
+}
+
 impl From<Site> for Sites {
     fn from(site: Site) -> Self {
         Sites(vec![Pick::One(site)])

@@ -1,0 +1,236 @@
+//! Activations of one run, by site.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use tch::{Device, Tensor};
+
+use super::held::Held;
+use super::site::{Axis, Point, Site};
+use crate::text::Tokens;
+
+/// Activations by site, with the tokens they belong to. Cloning shares the memory.
+///
+/// An activation must not be changed in place once recorded (`t += 1.0` reaches every holder of
+/// the same memory); a read of one that was is an error.
+#[derive(Clone)]
+pub struct Cache {
+    tokens: Tokens,
+    n_layers: usize,
+    entries: BTreeMap<Site, Entry>,
+}
+
+#[derive(Clone)]
+enum Entry {
+    Memory { tensor: Held, version: i64 },
+    File { path: PathBuf, shape: Vec<i64> },
+}
+
+impl Cache {
+    pub(crate) fn new(tokens: &Tokens, n_layers: usize) -> Self {
+        Cache { tokens: tokens.clone(), n_layers, entries: BTreeMap::new() }
+    }
+
+    /// Records a tensor with the version that libtorch counts its in-place changes by.
+    pub(crate) fn insert(&mut self, site: Site, tensor: Tensor) {
+        let version = version(&tensor);
+        self.entries.insert(site, Entry::Memory { tensor: Held(tensor), version });
+    }
+
+    /// The activation at `site`, its axes [`Site::axes`]. An owned handle on the same memory.
+    pub fn get(&self, site: impl Into<Site>) -> Result<Tensor> {
+        let site = site.into();
+        match self.entries.get(&site) {
+            Some(Entry::Memory { tensor, version: recorded }) => {
+                ensure!(
+                    version(&tensor.0) == *recorded,
+                    "{site} was changed in place after it was recorded: copy a tensor before changing it (t.copy())"
+                );
+                Ok(tensor.0.shallow_clone())
+            }
+            Some(Entry::File { path, .. }) => {
+                crate::files::Files::open(path)?.tensor(&site.to_string())
+            }
+            None => bail!("{site} was not cached; cached: {}", self.summary()),
+        }
+    }
+
+    /// All layers of one point: `[Layer, ..point.axes()]`, memory of its own.
+    pub fn stack(&self, point: Point) -> Result<Tensor> {
+        let layers = (0..self.n_layers).map(|layer| self.get(point.at(layer)));
+        Ok(Tensor::stack(&layers.collect::<Result<Vec<_>>>()?, 0))
+    }
+
+    /// Sites in this cache, in execution order within a block.
+    pub fn sites(&self) -> impl Iterator<Item = Site> + '_ {
+        self.entries.keys().copied()
+    }
+
+    /// Whether a site is in this cache.
+    pub fn contains(&self, site: Site) -> bool {
+        self.entries.contains_key(&site)
+    }
+
+    /// The tokens these activations belong to.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// Blocks of the model these activations come from.
+    pub fn n_layers(&self) -> usize {
+        self.n_layers
+    }
+
+    /// Shape of what is kept at a site.
+    pub fn shape(&self, site: Site) -> Option<Vec<i64>> {
+        self.entries.get(&site).map(|entry| match entry {
+            Entry::Memory { tensor, .. } => tensor.0.size(),
+            Entry::File { shape, .. } => shape.clone(),
+        })
+    }
+
+    /// Bytes of the activations in memory.
+    pub fn bytes(&self) -> u64 {
+        let bytes = |entry: &Entry| match entry {
+            Entry::Memory { tensor, .. } => tensor.0.numel() * tensor.0.kind().elt_size_in_bytes(),
+            Entry::File { .. } => 0,
+        };
+        self.entries.values().map(|entry| bytes(entry) as u64).sum()
+    }
+
+    /// The same activations on another device.
+    pub fn to_device(&self, device: Device) -> Result<Self> {
+        let mut moved = Cache::new(&self.tokens, self.n_layers);
+        for site in self.sites() {
+            moved.insert(site, self.get(site)?.to_device(device));
+        }
+        Ok(moved)
+    }
+
+    /// The same activations without their graph.
+    pub(crate) fn detached(&self) -> Result<Self> {
+        let mut cache = Cache::new(&self.tokens, self.n_layers);
+        for site in self.sites() {
+            cache.insert(site, self.get(site)?.detach());
+        }
+        Ok(cache)
+    }
+
+    /// Writes a safetensors file, with the token ids beside the activations.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let sites = self.sites().map(|site| Ok((site.to_string(), self.get(site)?.contiguous())));
+        let tensors = sites.collect::<Result<Vec<_>>>()?;
+        let metadata = HashMap::from([
+            ("format".to_owned(), "thalweg cache 1".to_owned()),
+            ("n_layers".to_owned(), self.n_layers.to_string()),
+            ("ids".to_owned(), serde_json::to_string(self.tokens.ids())?),
+            ("pieces".to_owned(), serde_json::to_string(self.tokens.pieces())?),
+        ]);
+        crate::files::write(path.as_ref(), &tensors, metadata)
+    }
+
+    /// Opens a file that [`save`](Self::save) wrote; an activation is read when it is asked for.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let files = crate::files::Files::open(path)?;
+        let note = |key: &str| {
+            files.note(key).with_context(|| {
+                format!("{}: not a saved cache: its metadata lack {key}", path.display())
+            })
+        };
+        let ids: Vec<Vec<i64>> = serde_json::from_str(note("ids")?)?;
+        let pieces: Vec<Vec<String>> = serde_json::from_str(note("pieces")?)?;
+        let tokens = Tokens::from_ids(&ids)?.labelled(pieces)?;
+        let mut cache = Cache::new(&tokens, note("n_layers")?.parse()?);
+        for name in files.names() {
+            let shape = files.shape(name).unwrap_or_default().to_vec();
+            let entry = Entry::File { path: path.to_owned(), shape };
+            cache.entries.insert(name.parse()?, entry);
+        }
+        Ok(cache)
+    }
+
+    /// The sites in few words: `blocks.{0..3}.attn.hook_z, hook_embed`.
+    fn summary(&self) -> String {
+        let mut layers: BTreeMap<Option<Point>, Vec<usize>> = BTreeMap::new();
+        let mut words = Vec::new();
+        for site in self.sites() {
+            match site {
+                Site::Block(layer, point) => layers.entry(Some(point)).or_default().push(layer),
+                other => words.push(other.to_string()),
+            }
+        }
+        for (point, layers) in &layers {
+            let name = point.map_or("", Point::name);
+            let (first, last) = (layers[0], layers[layers.len() - 1]);
+            words.push(match layers.as_slice() {
+                [one] => format!("blocks.{one}.{name}"),
+                all if last - first + 1 == all.len() => {
+                    format!("blocks.{{{first}..{last}}}.{name}")
+                }
+                some => format!("blocks.{some:?}.{name}"),
+            });
+        }
+        if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
+    }
+
+    /// Means over batch and unpadded positions, `[1, 1, ..]`, of a site with a `Pos` axis.
+    pub(crate) fn mean(&self, site: Site) -> Result<Tensor> {
+        let x = self.get(site)?;
+        ensure!(
+            site.axes().get(1) == Some(&Axis::Pos),
+            "{site} has axes {:?}: mean needs a Pos axis; use mean_by_pos",
+            site.axes()
+        );
+        // In f64, so that the mean of many equals the mean of few to the last bit of f32.
+        let rest: Vec<i64> = vec![1; x.dim() - 2];
+        let mut shape = vec![self.tokens.batch() as i64, self.tokens.width() as i64];
+        shape.extend(&rest);
+        let weight = self.tokens.mask(x.device()).to_kind(tch::Kind::Double).view(&shape[..]);
+        let total = (x.to_kind(tch::Kind::Double) * &weight).sum_dim_intlist(
+            [0i64, 1].as_slice(),
+            true,
+            None,
+        );
+        Ok((total / weight.sum(None)).to_kind(x.kind()))
+    }
+
+    /// Means over the batch at each position, counted in the rows' own tokens: `[len, ..]`, `len`
+    /// the longest row's length; attention sites give `[Head, Query, Key]`.
+    pub(crate) fn mean_by_pos(&self, site: Site) -> Result<Tensor> {
+        let x = self.get(site)?;
+        if site.axes().contains(&Axis::Query) {
+            ensure!(
+                !self.tokens.is_padded(),
+                "mean_by_pos at {site}: the reference rows differ in length"
+            );
+            return Ok(x.mean_dim([0i64].as_slice(), false, None));
+        }
+        let (batch, width) = (self.tokens.batch(), self.tokens.width());
+        let total = Tensor::zeros_like(&x.get(0)).to_kind(tch::Kind::Double);
+        let mut counts = vec![0.0; width];
+        for row in 0..batch {
+            let len = width - self.tokens.padding(row);
+            let own = x.get(row as i64).narrow(0, (width - len) as i64, len as i64);
+            let _ = total.narrow(0, 0, len as i64).g_add_(&own.to_kind(tch::Kind::Double));
+            counts[..len].iter_mut().for_each(|n| *n += 1.0);
+        }
+        let mut shape = vec![1; total.dim()];
+        shape[0] = width as i64;
+        let counts = Tensor::from_slice(&counts).to_device(x.device()).view(&shape[..]);
+        Ok((total / counts).to_kind(x.kind()))
+    }
+}
+
+fn version(tensor: &Tensor) -> i64 {
+    tensor.f_internal_version().unwrap_or(0)
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = self.bytes() as f64 / (1 << 20) as f64;
+        write!(f, "Cache of {} sites, {mib:.1} MiB: {}", self.entries.len(), self.summary())
+    }
+}

@@ -1,0 +1,465 @@
+//! An intervention made ready for one run: checked, its tensors shaped, its part turned into a mask.
+
+use anyhow::{Context, Result, bail, ensure};
+use tch::{Device, Kind, Tensor};
+
+use super::cache::Cache;
+use super::intervention::{By, Function, Intervention, Op};
+use super::site::{Axis, Point, Site};
+use crate::config::Config;
+use crate::index::Positions;
+use crate::text::Tokens;
+
+/// What the shapes of a run follow from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) tokens: &'a Tokens,
+    pub(crate) kind: Kind,
+    pub(crate) device: Device,
+}
+
+impl Setting<'_> {
+    /// Entries of an axis.
+    pub(crate) fn len(&self, axis: Axis) -> usize {
+        match axis {
+            Axis::Batch => self.tokens.batch(),
+            Axis::Pos | Axis::Query | Axis::Key => self.tokens.width(),
+            Axis::Head => self.config.n_heads,
+            Axis::KvHead => self.config.n_kv_heads,
+            Axis::DModel => self.config.d_model,
+            Axis::DHead => self.config.d_head,
+            Axis::DMlp => self.config.d_mlp,
+            Axis::Vocab => self.config.d_vocab,
+            Axis::Layer => self.config.n_layers,
+            _ => 1,
+        }
+    }
+
+    /// Shape of the activation at a site.
+    pub(crate) fn shape(&self, site: Site) -> Vec<i64> {
+        site.axes().iter().map(|axis| self.len(*axis) as i64).collect()
+    }
+}
+
+/// An intervention at one site of one run.
+pub(crate) struct Edit {
+    pub(crate) site: Site,
+    pub(crate) label: String,
+    action: Action,
+    /// Where it acts; absent: everywhere.
+    pub(crate) mask: Option<Tensor>,
+    /// For strengths relative to norms: which entries count, `[Batch, Pos]`.
+    counted: Option<Tensor>,
+}
+
+enum Action {
+    Value(Tensor),
+    Add { direction: Tensor, strength: f64, absolute: bool },
+    Scale(f64),
+    ProjectOut(Tensor),
+    Custom(Function),
+}
+
+impl Edit {
+    /// Checks everything that can be known before the run.
+    pub(crate) fn new(intervention: &Intervention, site: Site, setting: Setting) -> Result<Self> {
+        let label = format!("{intervention:?}");
+        let wrap =
+            |error: anyhow::Error| anyhow::anyhow!("intervention at {site}: {label}: {error:#}");
+        let mask = mask(&intervention.region, site, setting).map_err(wrap)?;
+        let action = action(intervention, site, setting, mask.as_ref()).map_err(wrap)?;
+        let relative = matches!(action, Action::Add { absolute: false, .. });
+        let counted = relative.then(|| counted(setting));
+        Ok(Edit { site, label, action, mask, counted })
+    }
+
+    /// The activation after the intervention.
+    pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let changed = match &self.action {
+            Action::Value(value) => value.to_kind(x.kind()).expand_as(x),
+            Action::Add { direction, strength, absolute: true } => {
+                x + direction.to_kind(x.kind()) * *strength
+            }
+            Action::Add { direction, strength, .. } => {
+                x + direction.to_kind(x.kind()) * (self.mean_norm(x) * *strength)
+            }
+            Action::Scale(factor) => x * *factor,
+            Action::ProjectOut(unit) => {
+                let unit = unit.to_kind(x.kind());
+                let along = (x * &unit).sum_dim_intlist([-1i64].as_slice(), true, None);
+                x - along * unit
+            }
+            Action::Custom(function) => {
+                let y = function(x)
+                    .with_context(|| format!("intervention at {}: {}", self.site, self.label))?;
+                ensure!(
+                    y.size() == x.size() && y.kind() == x.kind(),
+                    "intervention at {}: {} returned {:?} {:?}, expected {:?} {:?}",
+                    self.site,
+                    self.label,
+                    y.kind(),
+                    y.size(),
+                    x.kind(),
+                    x.size()
+                );
+                y
+            }
+        };
+        Ok(match &self.mask {
+            Some(mask) => changed.where_self(mask, x),
+            None => changed,
+        })
+    }
+
+    /// Mean norm of each row's vectors, shaped to multiply `x`.
+    fn mean_norm(&self, x: &Tensor) -> Tensor {
+        let norms = x.norm_scalaropt_dim(2, [-1i64].as_slice(), false);
+        let norms = if norms.dim() > 2 {
+            norms.flatten(2, -1).mean_dim([2i64].as_slice(), false, None)
+        } else {
+            norms
+        };
+        let weight = match &self.counted {
+            Some(counted) => counted.to_kind(x.kind()),
+            None => norms.ones_like(),
+        };
+        let mean = (norms * &weight).sum_dim_intlist([1i64].as_slice(), false, None)
+            / weight.sum_dim_intlist([1i64].as_slice(), false, None);
+        let mut shape = vec![1; x.dim()];
+        shape[0] = x.size()[0];
+        mean.view(&shape[..])
+    }
+}
+
+impl std::fmt::Debug for Edit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.site, self.label)
+    }
+}
+
+/// Tokens whose norms count: all but padding and, where there are others, the first.
+fn counted(setting: Setting) -> Tensor {
+    let tokens = setting.tokens;
+    let mut flags = Vec::with_capacity(tokens.batch() * tokens.width());
+    for row in 0..tokens.batch() {
+        let (padding, len) = (tokens.padding(row), tokens.ids()[row].len());
+        flags.extend((0..tokens.width()).map(|i| i >= padding + usize::from(len > 1)));
+    }
+    Tensor::from_slice(&flags)
+        .view([tokens.batch() as i64, tokens.width() as i64])
+        .to_device(setting.device)
+}
+
+/// Where an intervention acts, broadcastable to the site's shape; absent: everywhere.
+pub(crate) fn mask(
+    region: &[(By, Positions)],
+    site: Site,
+    setting: Setting,
+) -> Result<Option<Tensor>> {
+    let axes = site.axes();
+    let mut mask: Option<Tensor> = None;
+    let mut add = |part: Tensor| {
+        mask = Some(match mask.take() {
+            Some(so_far) => so_far.logical_and(&part),
+            None => part,
+        });
+    };
+    let mut named = Vec::new();
+    for (by, places) in region {
+        let Some(at) = by.find(axes) else {
+            bail!("{} needs an axis this site lacks; its axes are {axes:?}", by.method());
+        };
+        ensure!(
+            !named.contains(&at),
+            "{} narrows the same axis twice; the axes are {axes:?}",
+            by.method()
+        );
+        named.push(at);
+        add(flags(places, at, axes, setting).with_context(|| by.method().to_owned())?);
+    }
+    if setting.tokens.is_padded() {
+        for (at, axis) in axes.iter().enumerate() {
+            if matches!(axis, Axis::Pos | Axis::Query | Axis::Key) {
+                add(shaped(setting.tokens.mask(setting.device), at, axes, true));
+            }
+        }
+    }
+    Ok(mask)
+}
+
+/// The entries of one axis as booleans, shaped to broadcast over the site.
+fn flags(places: &Positions, at: usize, axes: &[Axis], setting: Setting) -> Result<Tensor> {
+    let tokens = setting.tokens;
+    if matches!(axes[at], Axis::Pos | Axis::Query | Axis::Key) {
+        let mut flags = vec![false; tokens.batch() * tokens.width()];
+        for (row, list) in tokens.places(places.clone())?.iter().enumerate() {
+            let first = row * tokens.width() + tokens.padding(row);
+            list.iter().for_each(|i| flags[first + i] = true);
+        }
+        let flags = Tensor::from_slice(&flags).view([tokens.batch() as i64, tokens.width() as i64]);
+        return Ok(shaped(flags.to_device(setting.device), at, axes, true));
+    }
+    let Positions::Many(index) = places else {
+        bail!("{places} is a position, the axis is {}", axes[at]);
+    };
+    let len = setting.len(axes[at]);
+    let mut flags = vec![false; len];
+    let entries =
+        index.resolve(len).with_context(|| format!("axis {} has {len} entries", axes[at]))?;
+    entries.iter().for_each(|i| flags[*i] = true);
+    Ok(shaped(Tensor::from_slice(&flags).to_device(setting.device), at, axes, false))
+}
+
+/// `[len]`, or `[Batch, len]`, with 1 for every other axis.
+fn shaped(flags: Tensor, at: usize, axes: &[Axis], per_row: bool) -> Tensor {
+    let mut shape = vec![1; axes.len()];
+    let size = flags.size();
+    if per_row {
+        shape[0] = size[0];
+    }
+    shape[at] = size[size.len() - 1];
+    flags.view(&shape[..])
+}
+
+fn action(
+    intervention: &Intervention,
+    site: Site,
+    setting: Setting,
+    mask: Option<&Tensor>,
+) -> Result<Action> {
+    let like = Tensor::zeros(vec![1; site.axes().len()], (setting.kind, setting.device));
+    Ok(match &intervention.op {
+        Op::Zero => Action::Value(like),
+        Op::Mean(cache) => {
+            let _ = source(cache, site, setting)?;
+            Action::Value(cache.mean(site)?)
+        }
+        Op::MeanByPos(cache) => Action::Value(mean_by_pos(cache, site, setting)?),
+        Op::Resample(cache, rows) => Action::Value(resampled(cache, rows, site, setting)?),
+        Op::Patch(cache, from) => Action::Value(patched(cache, *from, site, setting)?),
+        Op::Set(value) => Action::Value(placed(&value.0, site, setting, mask)?),
+        Op::Scale(factor) => {
+            ensure!(factor.is_finite(), "expected a finite factor");
+            Action::Scale(*factor)
+        }
+        Op::Add { direction, strength, absolute } => {
+            ensure!(strength.is_finite(), "expected a finite strength");
+            let direction = checked_direction(&direction.0, site, setting)?;
+            let unit = if *absolute { direction } else { normalized(&direction)? };
+            Action::Add { direction: unit, strength: *strength, absolute: *absolute }
+        }
+        Op::ProjectOut(direction) => {
+            Action::ProjectOut(normalized(&checked_direction(&direction.0, site, setting)?)?)
+        }
+        Op::Knockout => {
+            ensure!(
+                site.point() == Some(Point::Scores),
+                "a knockout acts on scores: use Point::Scores.at({})",
+                site.layer().unwrap_or(0)
+            );
+            Action::Value(like + f64::NEG_INFINITY)
+        }
+        Op::Custom(_, function) => Action::Custom(function.clone()),
+    })
+}
+
+/// The activation a source holds, once its kind of site and its device fit.
+fn source(cache: &Cache, site: Site, setting: Setting) -> Result<Tensor> {
+    let x = cache.get(site)?;
+    ensure!(
+        x.device() == setting.device,
+        "the cache is on {:?}, the model on {:?}: move it with cache.to_device",
+        x.device(),
+        setting.device
+    );
+    let want = setting.shape(site);
+    let have = x.size();
+    for (at, axis) in site.axes().iter().enumerate() {
+        let free = matches!(axis, Axis::Batch | Axis::Pos | Axis::Query | Axis::Key);
+        ensure!(
+            free || have.get(at) == Some(&want[at]),
+            "the cache holds {have:?} there, this run has {want:?} (axes {:?})",
+            site.axes()
+        );
+    }
+    Ok(x)
+}
+
+fn patched(cache: &Cache, from: Option<Site>, site: Site, setting: Setting) -> Result<Tensor> {
+    let origin = from.unwrap_or(site);
+    ensure!(
+        origin.axes() == site.axes(),
+        "{origin} has axes {:?}, {site} has {:?}: patch_from needs the same",
+        origin.axes(),
+        site.axes()
+    );
+    let x = source(cache, origin, setting)?;
+    let (from, to) = (cache.tokens().lens(), setting.tokens.lens());
+    let same = from == to || from.len() == 1 && to.iter().all(|len| *len == from[0]);
+    ensure!(
+        same,
+        "the source's rows have {from:?} tokens, this run's {to:?}: patching needs equal lengths (Prompts::aligned says where pairs differ)"
+    );
+    ensure!(x.size().len() == site.axes().len(), "the cache holds {:?} there", x.size());
+    Ok(x)
+}
+
+fn resampled(cache: &Cache, rows: &[usize], site: Site, setting: Setting) -> Result<Tensor> {
+    let x = source(cache, site, setting)?;
+    let (from, to) = (cache.tokens().lens(), setting.tokens.lens());
+    ensure!(rows.len() == to.len(), "{} rows chosen for {} rows", rows.len(), to.len());
+    for (row, chosen) in rows.iter().enumerate() {
+        let len = from.get(*chosen);
+        ensure!(
+            len.is_some(),
+            "row {chosen} chosen for row {row}: the source has {} rows",
+            from.len()
+        );
+        ensure!(
+            len == Some(&to[row]),
+            "row {chosen} of the source has {} tokens, row {row} of this run has {}: resampling needs equal lengths",
+            from[*chosen],
+            to[row]
+        );
+    }
+    let chosen: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
+    let mut picked = x.index_select(0, &Tensor::from_slice(&chosen).to_device(x.device()));
+    // Padding sits in front; the wider of the two batches has more of it.
+    let (wide, width) = (cache.tokens().width() as i64, setting.tokens.width() as i64);
+    for (at, axis) in site.axes().iter().enumerate() {
+        if matches!(axis, Axis::Pos | Axis::Query | Axis::Key) && wide != width {
+            ensure!(wide > width, "the source's batch is {wide} wide, this run's {width}");
+            picked = picked.narrow(at as i64, wide - width, width);
+        }
+    }
+    Ok(picked)
+}
+
+/// Position means, each row's own positions brought to its columns.
+fn mean_by_pos(cache: &Cache, site: Site, setting: Setting) -> Result<Tensor> {
+    let _ = source(cache, site, setting)?;
+    let means = cache.mean_by_pos(site)?;
+    let (tokens, known) = (setting.tokens, cache.tokens().width());
+    if site.axes().contains(&Axis::Query) {
+        ensure!(
+            !tokens.is_padded() && tokens.width() == known,
+            "the reference rows have {known} tokens, this run's {:?}: attention means need equal lengths",
+            tokens.lens()
+        );
+        return Ok(means.unsqueeze(0));
+    }
+    ensure!(
+        site.axes().contains(&Axis::Pos),
+        "mean_by_pos needs a Pos axis; the axes are {:?}",
+        site.axes()
+    );
+    let mut rows = Vec::new();
+    for (row, len) in tokens.lens().into_iter().enumerate() {
+        ensure!(len <= known, "row {row} has {len} tokens, the longest reference row {known}");
+        let mut shape = setting.shape(site);
+        shape[0] = tokens.padding(row) as i64;
+        shape.remove(1);
+        let padding = Tensor::zeros(&shape, (means.kind(), means.device()));
+        rows.push(Tensor::cat(&[padding, means.narrow(0, 0, len as i64)], 0));
+    }
+    Ok(Tensor::stack(&rows, 0))
+}
+
+fn checked_direction(direction: &Tensor, site: Site, setting: Setting) -> Result<Tensor> {
+    let last = site.axes()[site.axes().len() - 1];
+    ensure!(
+        matches!(last, Axis::DModel | Axis::DHead | Axis::DMlp | Axis::Vocab)
+            && site.axes().contains(&Axis::Pos),
+        "a direction needs a site whose last axis is DModel, DHead, DMlp or Vocab; the axes are {:?}",
+        site.axes()
+    );
+    ensure!(
+        direction.size() == [setting.len(last) as i64],
+        "the direction is {:?}, expected [{last}] = [{}]",
+        direction.size(),
+        setting.len(last)
+    );
+    ensure!(bool::try_from(direction.isfinite().all())?, "the direction holds a non-finite number");
+    floating(direction)?;
+    on_device(direction, setting)
+}
+
+fn normalized(direction: &Tensor) -> Result<Tensor> {
+    let norm = direction.to_kind(Kind::Double).norm();
+    ensure!(norm.double_value(&[]) > 0.0, "the direction is zero");
+    Ok((direction.to_kind(Kind::Double) / norm).to_kind(direction.kind()))
+}
+
+fn floating(tensor: &Tensor) -> Result<()> {
+    let kinds = [Kind::Double, Kind::Float, Kind::Half, Kind::BFloat16];
+    ensure!(
+        kinds.contains(&tensor.kind()),
+        "a {:?} tensor: expected a floating kind",
+        tensor.kind()
+    );
+    Ok(())
+}
+
+fn on_device(tensor: &Tensor, setting: Setting) -> Result<Tensor> {
+    ensure!(
+        tensor.device() == setting.device,
+        "the tensor is on {:?}, the model on {:?}",
+        tensor.device(),
+        setting.device
+    );
+    Ok(tensor.shallow_clone())
+}
+
+/// A value for `set`, as it is if it broadcasts to the site, else laid into the part covered.
+fn placed(value: &Tensor, site: Site, setting: Setting, mask: Option<&Tensor>) -> Result<Tensor> {
+    floating(value)?;
+    let value = on_device(value, setting)?;
+    let shape = setting.shape(site);
+    if broadcasts(&value.size(), &shape) {
+        let missing = shape.len() - value.dim();
+        let full = [vec![1; missing], value.size()].concat();
+        return Ok(value.reshape(full));
+    }
+    let fits = mask.and_then(|mask| {
+        let mask = mask.expand(&shape, false);
+        let part = part_shape(&mask)?;
+        let squeezed: Vec<i64> = part.iter().copied().filter(|n| *n != 1).collect();
+        let value = if broadcasts(&value.size(), &part) {
+            value.expand(&part, false)
+        } else if broadcasts(&value.size(), &squeezed) {
+            value.expand(&squeezed, false)
+        } else {
+            return None;
+        };
+        let full = Tensor::zeros(&shape, (value.kind(), value.device()));
+        Some(full.masked_scatter(&mask, &value.contiguous()))
+    });
+    fits.with_context(|| {
+        let part = mask.and_then(|mask| part_shape(&mask.expand(&shape, false)));
+        let part =
+            part.map(|part| format!(" nor to the part covered, {part:?}")).unwrap_or_default();
+        format!("the value is {:?}, which does not broadcast to {shape:?}{part}", value.size())
+    })
+}
+
+fn broadcasts(from: &[i64], to: &[i64]) -> bool {
+    from.len() <= to.len() && from.iter().rev().zip(to.iter().rev()).all(|(a, b)| *a == 1 || a == b)
+}
+
+/// The shape of the part a mask covers, if it is a box (the same number of entries everywhere).
+fn part_shape(mask: &Tensor) -> Option<Vec<i64>> {
+    let mut part = Vec::new();
+    for at in 0..mask.dim() as i64 {
+        let counts = mask.sum_dim_intlist([at].as_slice(), false, Kind::Int64);
+        let most = i64::try_from(counts.max()).ok()?;
+        let covered = counts.gt(0);
+        let least = i64::try_from(counts.masked_select(&covered).min()).ok()?;
+        if most != least {
+            return None;
+        }
+        part.push(most);
+    }
+    let total = i64::try_from(mask.sum(Kind::Int64)).ok()?;
+    (part.iter().product::<i64>() == total).then_some(part)
+}

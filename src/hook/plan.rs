@@ -1,0 +1,401 @@
+//! What one run records and changes: plain data, checked whole before any work.
+
+use std::fmt;
+
+use anyhow::{Result, bail, ensure};
+use tch::{Kind, Tensor};
+
+use super::edit::{Edit, Setting};
+use super::intervention::{Intervention, Op};
+use super::metric::Metric;
+use super::site::{Axis, Point, Site, Sites};
+use crate::config::Config;
+use crate::index::Positions;
+use crate::text::Tokens;
+
+/// What one run should record and change. A by-value builder: keep it, clone it, vary it.
+///
+/// ```
+/// use thalweg::{Intervention, Plan, Point};
+/// let plan = Plan::new()
+///     .cache(Point::ResidPost)
+///     .intervene(Point::Z.at(1), Intervention::zero().head(0))
+///     .logits_at(-1);
+/// # let _ = plan;
+/// ```
+#[derive(Clone, Default)]
+pub struct Plan {
+    cache: Vec<Sites>,
+    interventions: Vec<(Sites, Intervention)>,
+    logits_at: Option<Positions>,
+    gradients: Option<Metric>,
+    attention: Option<Attention>,
+    differentiable: bool,
+    cap: Option<u64>,
+}
+
+/// How attention is computed. Both are exact; they differ by rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attention {
+    /// Scores, softmax and mixing one after the other, each to be seen and changed.
+    Eager,
+    /// libtorch's fused kernel, which never holds scores or pattern.
+    Fused,
+}
+
+impl Plan {
+    /// Records and changes nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Records these sites: a [`Site`], a [`Point`] (in every layer), a list of either, or
+    /// [`Sites::everything`]. What is recorded is the value after interventions.
+    pub fn cache(mut self, sites: impl Into<Sites>) -> Self {
+        self.cache.push(sites.into());
+        self
+    }
+
+    /// Changes an activation at these sites. Several at one site act in the order given.
+    pub fn intervene(mut self, sites: impl Into<Sites>, intervention: Intervention) -> Self {
+        self.interventions.push((sites.into(), intervention));
+        self
+    }
+
+    /// Computes logits only at these positions, one place or several a row: `[Batch, n, Vocab]`.
+    pub fn logits_at(mut self, positions: impl Into<Positions>) -> Self {
+        self.logits_at = Some(positions.into());
+        self
+    }
+
+    /// Records d metric / d activation at every cached site, into `Run::gradients`.
+    pub fn gradients(mut self, metric: Metric) -> Self {
+        self.gradients = Some(metric);
+        self
+    }
+
+    /// Forces one arithmetic; default: fused unless scores or pattern are named.
+    pub fn attention(mut self, attention: Attention) -> Self {
+        self.attention = Some(attention);
+        self
+    }
+
+    /// Keeps the graph, so that a loss on the run's logits or cache can be differentiated.
+    pub fn differentiable(mut self) -> Self {
+        self.differentiable = true;
+        self
+    }
+
+    /// Refuses to run if the cache would take more bytes; default: half of the free memory.
+    pub fn cap(mut self, bytes: u64) -> Self {
+        self.cap = Some(bytes);
+        self
+    }
+
+    /// Bytes the cache will take.
+    pub fn bytes(&self, config: &Config, tokens: &Tokens, kind: Kind) -> u64 {
+        let setting = Setting { config, tokens, kind, device: tch::Device::Cpu };
+        let mut sites: Vec<_> =
+            self.cache.iter().flat_map(|s| s.resolve(config.n_layers)).collect();
+        sites.sort();
+        sites.dedup();
+        let times = if self.gradients.is_some() { 2 } else { 1 };
+        times * sites.iter().map(|site| self.bytes_at(*site, setting)).sum::<u64>()
+    }
+
+    fn bytes_at(&self, site: Site, setting: Setting) -> u64 {
+        let wide = if setting.kind == Kind::Double { Kind::Double } else { Kind::Float };
+        let in_wide = match site {
+            Site::FinalScale | Site::FinalNormalized | Site::Logits => true,
+            Site::Block(_, point) => matches!(
+                point,
+                Point::Ln1Scale | Point::Ln1Normalized | Point::Ln2Scale | Point::Ln2Normalized
+            ),
+            Site::Embed => false,
+        };
+        let mut entries: u64 = setting.shape(site).iter().map(|n| *n as u64).product();
+        if let (Site::Logits, Some(at)) = (site, &self.logits_at) {
+            let places = setting.tokens.places(at.clone()).unwrap_or_default();
+            let each = places.first().map_or(0, Vec::len) as u64;
+            entries = entries / setting.len(Axis::Pos).max(1) as u64 * each;
+        }
+        entries * (if in_wide { wide } else { setting.kind }).elt_size_in_bytes() as u64
+    }
+
+    /// Everything that can be wrong, found before any work: names, ranges, axes, shapes, kinds,
+    /// devices, rows of attention left without a key, memory.
+    pub(crate) fn check(&self, setting: Setting) -> Result<Program> {
+        let Setting { config, tokens, .. } = setting;
+        check_tokens(config, tokens)?;
+        let mut slots: Vec<Slot> = Vec::new();
+        slots.resize_with(n_slots(config.n_layers), Slot::default);
+        for sites in &self.cache {
+            ensure!(!sites.is_empty(), "cache: the list of sites is empty");
+            for site in in_range(sites, config)? {
+                slots[slot(site, config.n_layers)].record = true;
+            }
+        }
+        let mut edits = Vec::new();
+        for (sites, intervention) in &self.interventions {
+            let sites = in_range(sites, config)?;
+            ensure!(!sites.is_empty(), "{intervention:?}: the list of sites is empty");
+            for site in sites {
+                ensure!(
+                    !(site == Site::Logits && self.logits_at.is_some()),
+                    "intervention at {site}: not together with logits_at, which leaves positions out"
+                );
+                slots[slot(site, config.n_layers)].edits.push(edits.len());
+                edits.push(Edit::new(intervention, site, setting)?);
+            }
+        }
+        ensure!(
+            self.gradients.is_none() || !self.cache.is_empty(),
+            "gradients: no site is cached; gradients are recorded at the cached sites"
+        );
+        self.check_knockouts(&edits, setting)?;
+        self.check_memory(setting)?;
+        let attention = self.choose_attention(&slots)?;
+        let logits_at = self.logits_at.as_ref().map(|at| columns(at, setting)).transpose()?;
+        Ok(Program {
+            slots,
+            edits,
+            n_layers: config.n_layers,
+            attention,
+            logits_at,
+            gradients: self.gradients.clone(),
+            differentiable: self.differentiable,
+        })
+    }
+
+    fn choose_attention(&self, slots: &[Slot]) -> Result<Attention> {
+        let named = slots.iter().enumerate().find(|(at, slot)| {
+            let point = at.checked_sub(1).and_then(|at| Point::ALL.get(at % Point::ALL.len()));
+            slot.is_used()
+                && matches!(point, Some(Point::Scores | Point::Pattern))
+                && *at <= slots.len() - 4
+        });
+        match (self.attention, named) {
+            (Some(Attention::Fused), Some(_)) => bail!(
+                "attention(Fused): the plan names Scores or Pattern, which the fused kernel never holds; use Eager"
+            ),
+            (Some(choice), _) => Ok(choice),
+            (None, Some(_)) => Ok(Attention::Eager),
+            (None, None) => Ok(Attention::Fused),
+        }
+    }
+
+    /// Knocked-out keys must leave every query one key to look at.
+    fn check_knockouts(&self, edits: &[Edit], setting: Setting) -> Result<()> {
+        let knocks = |op: &Op| matches!(op, Op::Knockout);
+        if !self.interventions.iter().any(|(_, intervention)| knocks(&intervention.op)) {
+            return Ok(());
+        }
+        let device = setting.device;
+        for layer in 0..setting.config.n_layers {
+            let here = edits.iter().filter(|edit| {
+                edit.site == Point::Scores.at(layer) && edit.label.starts_with("knockout")
+            });
+            let mut left: Option<Tensor> = None;
+            for edit in here {
+                let so_far = left.take().unwrap_or_else(|| {
+                    exists(setting.tokens, device)
+                        .expand(setting.shape(Point::Scores.at(layer)), false)
+                });
+                left = Some(match &edit.mask {
+                    Some(mask) => so_far.logical_and(&mask.logical_not()),
+                    None => so_far.zeros_like(),
+                });
+            }
+            let Some(left) = left else { continue };
+            // [Batch, Head, Query]: rows of real tokens that have no key left.
+            let real = setting.tokens.mask(device).unsqueeze(1);
+            let empty = left.any_dim(-1, false).logical_not().logical_and(&real);
+            if bool::try_from(empty.any())? {
+                let first = Vec::<i64>::try_from(empty.nonzero().get(0))?;
+                let (row, query) = (first[0] as usize, first[2] as usize);
+                bail!(
+                    "knockouts at {} leave query {} of row {row}, head {}, no key: softmax over nothing is not defined",
+                    Point::Scores.at(layer),
+                    query - setting.tokens.padding(row),
+                    first[1]
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn check_memory(&self, setting: Setting) -> Result<()> {
+        let need = self.bytes(setting.config, setting.tokens, setting.kind);
+        let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
+        let (cap, what) = match self.cap {
+            Some(cap) => (cap, "the plan's cap"),
+            // tch cannot ask CUDA for its free memory.
+            None if setting.device != tch::Device::Cpu => return Ok(()),
+            None => match free_memory() {
+                Some(free) => (free / 2, "half of the free memory"),
+                None => return Ok(()),
+            },
+        };
+        ensure!(
+            need <= cap,
+            "the cache would take {:.1} MiB, {what} is {:.1} MiB: cache fewer sites, shorten the batch, or raise it with Plan::cap",
+            mib(need),
+            mib(cap)
+        );
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if !self.cache.is_empty() {
+            let sites: Vec<_> = self.cache.iter().map(|sites| sites.to_string()).collect();
+            parts.push(format!("cache {}", sites.join(", ")));
+        }
+        for (sites, intervention) in &self.interventions {
+            parts.push(format!("{sites}: {intervention:?}"));
+        }
+        if let Some(at) = &self.logits_at {
+            parts.push(format!("logits at {at}"));
+        }
+        if let Some(metric) = &self.gradients {
+            parts.push(format!("gradients of {metric:?}"));
+        }
+        if let Some(attention) = self.attention {
+            parts.push(format!("attention {attention:?}"));
+        }
+        if self.differentiable {
+            parts.push("differentiable".to_owned());
+        }
+        match parts.as_slice() {
+            [] => f.write_str("Plan { }"),
+            _ => write!(f, "Plan {{ {} }}", parts.join("; ")),
+        }
+    }
+}
+
+/// A plan made ready for one run: what happens at each site, dense by place.
+#[derive(Debug)]
+pub(crate) struct Program {
+    slots: Vec<Slot>,
+    pub(crate) edits: Vec<Edit>,
+    pub(crate) n_layers: usize,
+    pub(crate) attention: Attention,
+    /// Columns of the logits wanted, `[Batch, n]`.
+    pub(crate) logits_at: Option<Tensor>,
+    pub(crate) gradients: Option<Metric>,
+    pub(crate) differentiable: bool,
+}
+
+/// What happens at one site.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    pub(crate) record: bool,
+    pub(crate) edits: Vec<usize>,
+}
+
+impl Slot {
+    pub(crate) fn is_used(&self) -> bool {
+        self.record || !self.edits.is_empty()
+    }
+}
+
+impl Program {
+    pub(crate) fn at(&self, site: Site) -> &Slot {
+        &self.slots[slot(site, self.n_layers)]
+    }
+
+    /// Whether the run must keep its graph.
+    pub(crate) fn needs_grad(&self) -> bool {
+        self.gradients.is_some() || self.differentiable
+    }
+}
+
+/// Embed, the blocks' points, then the three sites after the blocks.
+fn n_slots(n_layers: usize) -> usize {
+    1 + n_layers * Point::ALL.len() + 3
+}
+
+fn slot(site: Site, n_layers: usize) -> usize {
+    let after = 1 + n_layers * Point::ALL.len();
+    match site {
+        Site::Embed => 0,
+        Site::Block(layer, point) => 1 + layer * Point::ALL.len() + point as usize,
+        Site::FinalScale => after,
+        Site::FinalNormalized => after + 1,
+        Site::Logits => after + 2,
+    }
+}
+
+fn in_range(sites: &Sites, config: &Config) -> Result<Vec<Site>> {
+    let sites = sites.resolve(config.n_layers);
+    for site in &sites {
+        if let Some(layer) = site.layer() {
+            let last = config.n_layers - 1;
+            ensure!(
+                layer <= last,
+                "{site}: the model has layers 0..{last}; did you mean layer {last}?"
+            );
+        }
+    }
+    Ok(sites)
+}
+
+fn check_tokens(config: &Config, tokens: &Tokens) -> Result<()> {
+    for (row, ids) in tokens.ids().iter().enumerate() {
+        let longest = config.longest_prompt();
+        ensure!(
+            ids.len() <= longest,
+            "row {row} has {} tokens, the model's context is {longest}",
+            ids.len()
+        );
+        for (at, id) in ids.iter().enumerate() {
+            ensure!(
+                (0..config.d_vocab as i64).contains(id),
+                "token id {id} at position {at} of row {row} is outside the vocabulary of {}",
+                config.d_vocab
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Which (query, key) pairs exist: `[Batch or 1, 1, Query, Key]`, false above the diagonal and at
+/// padding.
+pub(crate) fn exists(tokens: &Tokens, device: tch::Device) -> Tensor {
+    let width = tokens.width() as i64;
+    let causal =
+        Tensor::ones([width, width], (Kind::Bool, device)).tril(0).view([1, 1, width, width]);
+    if !tokens.is_padded() {
+        return causal;
+    }
+    let real = tokens.mask(device);
+    causal.logical_and(&real.unsqueeze(1).unsqueeze(2)).logical_and(&real.unsqueeze(1).unsqueeze(3))
+}
+
+/// Columns of the padded batch for positions of each row, `[Batch, n]`.
+fn columns(at: &Positions, setting: Setting) -> Result<Tensor> {
+    let tokens = setting.tokens;
+    let places =
+        tokens.places(at.clone()).map_err(|error| anyhow::anyhow!("logits_at({at}): {error}"))?;
+    let each = places[0].len();
+    let mut flat = Vec::new();
+    for (row, list) in places.iter().enumerate() {
+        ensure!(
+            list.len() == each,
+            "logits_at({at}): {} positions in row {row}, {each} in row 0: expected the same number",
+            list.len()
+        );
+        flat.extend(list.iter().map(|i| (i + tokens.padding(row)) as i64));
+    }
+    Ok(Tensor::from_slice(&flat).view([-1, each as i64]).to_device(setting.device))
+}
+
+/// Bytes that can be had without swapping, where the system tells.
+fn free_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}

@@ -1,0 +1,122 @@
+//! All that the forward page sees of a plan: hand over an activation, get it back, changed and
+//! recorded as the plan says.
+
+use anyhow::{Result, ensure};
+use tch::Tensor;
+
+use super::cache::Cache;
+use super::plan::{Program, exists};
+use super::site::{Point, Site};
+use crate::text::Tokens;
+
+/// Applies a program during one pass: interventions first, then the record.
+#[derive(Debug)]
+pub(crate) struct Tap<'a> {
+    program: &'a Program,
+    cache: Cache,
+    fired: Vec<u32>,
+    /// Which attention pairs exist; made when the pass first asks.
+    exists: Option<Tensor>,
+}
+
+impl<'a> Tap<'a> {
+    pub(crate) fn new(program: &'a Program, tokens: &Tokens) -> Self {
+        let fired = vec![0; program.edits.len()];
+        Tap { program, cache: Cache::new(tokens, program.n_layers), fired, exists: None }
+    }
+
+    /// Whether the plan names this point, so that it must be computed.
+    pub(crate) fn wants(&self, layer: usize, point: Point) -> bool {
+        self.program.at(point.at(layer)).is_used()
+    }
+
+    /// Whether the plan changes this point.
+    pub(crate) fn changes(&self, layer: usize, point: Point) -> bool {
+        !self.program.at(point.at(layer)).edits.is_empty()
+    }
+
+    /// Whether the pass must keep its graph.
+    pub(crate) fn needs_grad(&self) -> bool {
+        self.program.needs_grad()
+    }
+
+    /// The activation at a point of a block, after the plan's interventions; recorded if asked.
+    pub(crate) fn at(&mut self, layer: usize, point: Point, x: Tensor) -> Result<Tensor> {
+        self.site(point.at(layer), x)
+    }
+
+    /// The same for any site.
+    pub(crate) fn site(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
+        let program = self.program;
+        let slot = program.at(site);
+        if !slot.is_used() {
+            return Ok(x);
+        }
+        let mut x = x;
+        for &edit in &slot.edits {
+            x = program.edits[edit].apply(&x)?;
+            self.fired[edit] += 1;
+        }
+        if !slot.edits.is_empty() {
+            x = self.keep_attention_whole(site, x)?;
+        }
+        if slot.record {
+            // A view would keep the memory of all it was cut from, and is not what was counted.
+            x = x.contiguous();
+            self.cache.insert(site, x.shallow_clone());
+        }
+        Ok(x)
+    }
+
+    /// Which (query, key) pairs exist, `[Batch or 1, 1, Query, Key]`.
+    pub(crate) fn exists(&mut self, device: tch::Device) -> Tensor {
+        let tokens = self.cache.tokens();
+        self.exists.get_or_insert_with(|| exists(tokens, device)).shallow_clone()
+    }
+
+    /// A change to scores or pattern cannot make pairs exist that do not (a key after its query,
+    /// padding), and must leave every query a key.
+    fn keep_attention_whole(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
+        let absent = match site.point() {
+            Some(Point::Scores) => f64::NEG_INFINITY,
+            Some(Point::Pattern) => 0.0,
+            _ => return Ok(x),
+        };
+        let exists = self.exists(x.device());
+        let x = x.masked_fill(&exists.logical_not(), absent);
+        if site.point() == Some(Point::Scores) {
+            let row_exists = exists.any_dim(-1, false);
+            let best = x.detach().amax([-1i64].as_slice(), false);
+            let usable = best.isfinite().logical_or(&row_exists.logical_not());
+            ensure!(
+                bool::try_from(usable.all())?,
+                "{site}: after the plan's interventions a query has no finite score left to attend by"
+            );
+        }
+        Ok(x)
+    }
+
+    /// What was recorded, once every declared intervention has fired.
+    pub(crate) fn finish(self) -> Result<(Cache, Vec<Fired>)> {
+        let mut list = Vec::new();
+        for (edit, times) in self.program.edits.iter().zip(&self.fired) {
+            ensure!(
+                *times == 1,
+                "intervention at {}: {} fired {times} times, expected once: a fault of this crate",
+                edit.site,
+                edit.label
+            );
+            list.push(Fired { site: edit.site, intervention: edit.label.clone() });
+        }
+        Ok((self.cache, list))
+    }
+}
+
+/// Proof that an intervention took place in a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fired {
+    /// Where.
+    pub site: Site,
+    /// What, as `Debug` prints it.
+    pub intervention: String,
+}

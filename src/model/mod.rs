@@ -1,0 +1,161 @@
+//! Tokens -> logits: a Llama with every activation open.
+
+pub(crate) mod forward;
+mod rope;
+mod run;
+mod save;
+mod tools;
+mod train;
+mod weight;
+pub(crate) mod weights;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use tch::{Device, Kind, Tensor};
+use tokenizers::Tokenizer;
+
+use crate::config::Config;
+use crate::files::Files;
+use crate::text::{Tokens, Vocabulary};
+use weights::Weights;
+
+pub use run::Run;
+pub use tools::{Candidate, Top};
+pub use weight::W;
+
+/// A Llama with every activation open to be seen and changed. Cloning shares the weights.
+#[derive(Clone)]
+pub struct Model {
+    config: Config,
+    weights: Weights,
+    vocabulary: Option<Vocabulary>,
+    source: String,
+}
+
+impl Model {
+    /// Loads a Hugging Face directory: `config.json`, `model.safetensors` or
+    /// `model.safetensors.index.json` with its shards, and `tokenizer.json` where there is one.
+    /// On the first GPU if there is one, in the kind the weights are stored in.
+    pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::open(dir.as_ref(), Device::cuda_if_available(), None)
+    }
+
+    /// Loads onto `device`, converting the weights to `kind` (f64, f32, f16 or bf16).
+    pub fn load_on(dir: impl AsRef<Path>, device: Device, kind: Kind) -> Result<Self> {
+        let kinds = [Kind::Double, Kind::Float, Kind::Half, Kind::BFloat16];
+        ensure!(kinds.contains(&kind), "kind {kind:?}: expected Double, Float, Half or BFloat16");
+        Self::open(dir.as_ref(), device, Some(kind))
+    }
+
+    fn open(dir: &Path, device: Device, kind: Option<Kind>) -> Result<Self> {
+        ensure!(
+            dir.is_dir(),
+            "{} is not a directory: expected a Hugging Face model directory",
+            dir.display()
+        );
+        let config = Config::load(dir.join("config.json"))?;
+        let files = Files::open_dir(dir)?;
+        let _guard = tch::no_grad_guard();
+        let weights = Weights::load(&config, &files, device, kind)
+            .map_err(|error| anyhow::anyhow!("{}: {error:#}", dir.display()))?;
+        let tokenizer = dir.join("tokenizer.json");
+        let vocabulary =
+            tokenizer.is_file().then(|| Vocabulary::load(&tokenizer, config.bos)).transpose()?;
+        Ok(Model { config, weights, vocabulary, source: dir.display().to_string() })
+    }
+
+    /// Builds a model from tensors by their names in a Hugging Face file, copying them. The first
+    /// tensor decides device and kind; a tokenizer is needed for the methods that take text.
+    pub fn from_parts(
+        config: Config,
+        tensors: HashMap<String, Tensor>,
+        tokenizer: Option<Tokenizer>,
+    ) -> Result<Self> {
+        let embed = tensors
+            .get("model.embed_tokens.weight")
+            .context("no tensor model.embed_tokens.weight")?;
+        let weights = Weights::from_tensors(&config, &tensors, embed.device(), embed.kind())?;
+        let vocabulary = tokenizer.map(|tokenizer| Vocabulary::new(tokenizer, config.bos));
+        Ok(Model { config, weights, vocabulary, source: "parts".to_owned() })
+    }
+
+    /// The dimensions and switches of `config.json`.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.weights.embed.device()
+    }
+
+    /// Kind of the weights, in which the residual stream is computed.
+    pub fn kind(&self) -> Kind {
+        self.weights.embed.kind()
+    }
+
+    /// One prompt, with the beginning-of-text token as the tokenizer adds it, never twice.
+    pub fn tokens(&self, text: &str) -> Result<Tokens> {
+        self.batch(&[text])
+    }
+
+    /// Several prompts, padded on the left where they differ in length; each row's activations
+    /// equal those of its prompt run alone, to rounding.
+    pub fn batch<S: AsRef<str>>(&self, texts: &[S]) -> Result<Tokens> {
+        let vocabulary = self.vocabulary()?;
+        let rows = texts.iter().enumerate().map(|(row, text)| {
+            vocabulary.encode(text.as_ref()).with_context(|| format!("prompt {row}"))
+        });
+        let rows =
+            rows.collect::<Result<Vec<_>>>().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        Ok(Tokens::from_ids(&rows)?.with_pieces(vocabulary))
+    }
+
+    /// The id of a text that is exactly one token; mind the leading space of many vocabularies.
+    pub fn token(&self, text: &str) -> Result<i64> {
+        self.vocabulary()?.single(text)
+    }
+
+    /// Ids of a text that may be several tokens, without a beginning-of-text token.
+    pub fn token_ids(&self, text: &str) -> Result<Vec<i64>> {
+        self.vocabulary()?.raw(text, false)
+    }
+
+    /// What to show for an id, leading space included; the id itself without a tokenizer.
+    pub fn piece(&self, id: i64) -> String {
+        match &self.vocabulary {
+            Some(vocabulary) => vocabulary.pieces(&[id]).remove(0),
+            None => id.to_string(),
+        }
+    }
+
+    /// The tokenizer, where the directory held one.
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.vocabulary.as_ref().map(Vocabulary::tokenizer)
+    }
+
+    fn vocabulary(&self) -> Result<&Vocabulary> {
+        self.vocabulary.as_ref().with_context(|| {
+            format!(
+                "{}: there is no tokenizer.json, so text cannot be read: use Tokens::from_ids",
+                self.source
+            )
+        })
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Model {}: {}, {:?} on {:?}",
+            self.source,
+            self.config,
+            self.kind(),
+            self.device()
+        )
+    }
+}

@@ -1,0 +1,315 @@
+//! Text -> [`Tokens`]: ids, pieces to show, and which entries of a batch are padding.
+
+use std::fmt;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use tch::{Device, Kind, Tensor};
+use tokenizers::Tokenizer;
+
+use crate::index::{self, Position, Positions, Roles};
+
+/// Prompts as token ids, one row each. Rows may differ in length: shorter ones are padded on the
+/// left when they become a tensor, and every position is counted in the row's own tokens.
+///
+/// ```
+/// use thalweg::Tokens;
+/// let tokens = Tokens::from_ids(&[vec![5, 6, 7], vec![8]])?;
+/// assert_eq!((tokens.batch(), tokens.width()), (2, 3));
+/// assert_eq!(tokens.lens(), [3, 1]);
+/// # anyhow::Ok(())
+/// ```
+#[derive(Clone)]
+pub struct Tokens {
+    ids: Vec<Vec<i64>>,
+    pieces: Vec<Vec<String>>,
+    roles: Roles,
+}
+
+impl Tokens {
+    /// Rows of ids, of any lengths. Without a tokenizer the pieces are the ids themselves.
+    pub fn from_ids(rows: &[Vec<i64>]) -> Result<Self> {
+        ensure!(!rows.is_empty(), "no prompts: expected at least one row of token ids");
+        for (row, ids) in rows.iter().enumerate() {
+            ensure!(!ids.is_empty(), "prompt {row} is empty: expected at least one token");
+            if let Some(bad) = ids.iter().find(|id| **id < 0) {
+                bail!("prompt {row} holds token id {bad}: ids start at 0");
+            }
+        }
+        let pieces = rows.iter().map(|ids| ids.iter().map(i64::to_string).collect()).collect();
+        Ok(Tokens { ids: rows.to_vec(), pieces, roles: Roles::new() })
+    }
+
+    /// The same ids with pieces from the vocabulary, for labels.
+    pub(crate) fn with_pieces(mut self, vocabulary: &Vocabulary) -> Self {
+        self.pieces = self.ids.iter().map(|ids| vocabulary.pieces(ids)).collect();
+        self
+    }
+
+    /// The same ids with other pieces to show, one for each id.
+    pub fn labelled(mut self, pieces: Vec<Vec<String>>) -> Result<Self> {
+        let lens: Vec<_> = pieces.iter().map(Vec::len).collect();
+        ensure!(
+            lens == self.lens(),
+            "pieces for rows of {lens:?} tokens, the rows have {:?}",
+            self.lens()
+        );
+        self.pieces = pieces;
+        Ok(self)
+    }
+
+    /// Names a place in every row, so that `.pos(name)` finds it; `places` counts in each row's
+    /// own tokens.
+    pub fn with_role(mut self, name: &str, places: Vec<i64>) -> Result<Self> {
+        ensure!(
+            places.len() == self.batch(),
+            "role {name:?}: {} places for {} rows",
+            places.len(),
+            self.batch()
+        );
+        self.roles.insert(name.to_owned(), places);
+        Ok(self)
+    }
+
+    /// Where a role stands, one place a row.
+    pub fn role(&self, name: &str) -> Result<&[i64]> {
+        index::role(&self.roles, name)
+    }
+
+    /// The positions meant in each row, counted in the row's own tokens, ascending.
+    pub fn places(&self, positions: impl Into<Positions>) -> Result<Vec<Vec<usize>>> {
+        positions.into().resolve(&self.lens(), &self.roles)
+    }
+
+    /// Ids of each row, without padding.
+    pub fn ids(&self) -> &[Vec<i64>] {
+        &self.ids
+    }
+
+    /// What to show for each token of each row, leading spaces included.
+    pub fn pieces(&self) -> &[Vec<String>] {
+        &self.pieces
+    }
+
+    /// Number of rows.
+    pub fn batch(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Tokens of each row.
+    pub fn lens(&self) -> Vec<usize> {
+        self.ids.iter().map(Vec::len).collect()
+    }
+
+    /// Tokens of the longest row: the length of the `Pos` axis.
+    pub fn width(&self) -> usize {
+        self.ids.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// Padding in front of a row.
+    pub fn padding(&self, row: usize) -> usize {
+        self.width() - self.ids[row].len()
+    }
+
+    /// Whether any row is padded.
+    pub fn is_padded(&self) -> bool {
+        self.ids.iter().any(|ids| ids.len() != self.width())
+    }
+
+    /// One row of the batch, alone.
+    pub fn row(&self, row: usize) -> Result<Tokens> {
+        self.rows(&[row])
+    }
+
+    /// Some rows of the batch, in the order given.
+    pub fn rows(&self, rows: &[usize]) -> Result<Tokens> {
+        ensure!(!rows.is_empty(), "no rows chosen");
+        if let Some(bad) = rows.iter().find(|row| **row >= self.batch()) {
+            bail!("row {bad} is outside 0..{}", self.batch());
+        }
+        let pick = |list: &[i64]| rows.iter().map(|row| list[*row]).collect();
+        Ok(Tokens {
+            ids: rows.iter().map(|row| self.ids[*row].clone()).collect(),
+            pieces: rows.iter().map(|row| self.pieces[*row].clone()).collect(),
+            roles: self.roles.iter().map(|(name, at)| (name.clone(), pick(at))).collect(),
+        })
+    }
+
+    /// Where `text` stands in each row: the one token whose piece is `text` (spaces around it do
+    /// not count), or the last token of the one run of pieces that spells it. None or several is
+    /// an error that says where; [`find_nth`](Self::find_nth) chooses among several.
+    pub fn find(&self, text: &str) -> Result<Position> {
+        let each = self.occurrences(text)?;
+        for (row, places) in each.iter().enumerate() {
+            ensure!(
+                places.len() == 1,
+                "{text:?} stands at positions {places:?} of row {row}: choose one with find_nth({text:?}, 0), ({text:?}, 1) ..."
+            );
+        }
+        Ok(Position::PerRow(each.iter().map(|places| places[0]).collect()))
+    }
+
+    /// Like [`find`](Self::find), the `n`-th occurrence in each row, 0 first, -1 the last.
+    pub fn find_nth(&self, text: &str, n: i64) -> Result<Position> {
+        let each = self.occurrences(text)?;
+        let pick = |(row, places): (usize, &Vec<i64>)| {
+            let at = if n < 0 { n + places.len() as i64 } else { n };
+            usize::try_from(at).ok().and_then(|at| places.get(at).copied()).with_context(|| {
+                format!("{text:?} stands {} times in row {row}: no occurrence {n}", places.len())
+            })
+        };
+        Ok(Position::PerRow(each.iter().enumerate().map(pick).collect::<Result<_>>()?))
+    }
+
+    fn occurrences(&self, text: &str) -> Result<Vec<Vec<i64>>> {
+        let wanted = text.trim();
+        ensure!(!wanted.is_empty(), "find(\"\"): expected some text");
+        let mut each = Vec::new();
+        for (row, pieces) in self.pieces.iter().enumerate() {
+            let mut places = Vec::new();
+            for start in 0..pieces.len() {
+                let mut spelled = String::new();
+                for (end, piece) in pieces.iter().enumerate().skip(start) {
+                    spelled.push_str(piece);
+                    let so_far = spelled.trim();
+                    if so_far == wanted && !piece.trim().is_empty() {
+                        places.push(end as i64);
+                        break;
+                    }
+                    if so_far.len() >= wanted.len() && !so_far.is_empty() {
+                        break;
+                    }
+                }
+            }
+            places.dedup();
+            ensure!(!places.is_empty(), "{text:?} is not in row {row}: {}", pieces.join("|"));
+            each.push(places);
+        }
+        Ok(each)
+    }
+
+    /// Ids as a tensor `[Batch, Pos]`, padded with 0 on the left.
+    pub fn tensor(&self, device: Device) -> Tensor {
+        let flat: Vec<i64> = (0..self.batch())
+            .flat_map(|row| {
+                std::iter::repeat_n(0, self.padding(row)).chain(self.ids[row].iter().copied())
+            })
+            .collect();
+        Tensor::from_slice(&flat).view([self.batch() as i64, self.width() as i64]).to_device(device)
+    }
+
+    /// True at tokens, false at padding: `[Batch, Pos]`.
+    pub fn mask(&self, device: Device) -> Tensor {
+        let positions = self.positions(device);
+        positions.ge(0)
+    }
+
+    /// Position of each entry in its row's own tokens, negative at padding: `[Batch, Pos]`.
+    pub fn positions(&self, device: Device) -> Tensor {
+        let padding: Vec<i64> = (0..self.batch()).map(|row| self.padding(row) as i64).collect();
+        let columns = Tensor::arange(self.width() as i64, (Kind::Int64, device));
+        columns.unsqueeze(0) - Tensor::from_slice(&padding).to_device(device).unsqueeze(1)
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tokens {} x {}", self.batch(), self.width())?;
+        if let Some(first) = self.pieces.first() {
+            let shown: Vec<_> =
+                first.iter().take(24).map(|piece| piece.escape_debug().to_string()).collect();
+            let more = if first.len() > 24 || self.batch() > 1 { " ..." } else { "" };
+            write!(f, ": {}{more}", shown.join("|"))?;
+        }
+        Ok(())
+    }
+}
+
+/// A tokenizer and what this crate asks of it.
+#[derive(Clone)]
+pub(crate) struct Vocabulary {
+    tokenizer: Arc<Tokenizer>,
+    bos: Option<i64>,
+}
+
+impl Vocabulary {
+    pub(crate) fn load(path: &std::path::Path, bos: Option<i64>) -> Result<Self> {
+        let tokenizer = Tokenizer::from_file(path)
+            .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+        Ok(Self::new(tokenizer, bos))
+    }
+
+    pub(crate) fn new(mut tokenizer: Tokenizer, bos: Option<i64>) -> Self {
+        // A file may ask for truncation or padding to a fixed length; both would change a prompt
+        // behind the user's back.
+        let _ = tokenizer.with_truncation(None);
+        tokenizer.with_padding(None);
+        Vocabulary { tokenizer: Arc::new(tokenizer), bos }
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Ids of a prompt, with the beginning-of-text token as the tokenizer adds it, never twice.
+    pub(crate) fn encode(&self, text: &str) -> Result<Vec<i64>> {
+        let mut ids = self.raw(text, true)?;
+        if ids.len() > 1 && ids[0] == ids[1] && Some(ids[0]) == self.bos {
+            ids.remove(0);
+        }
+        ensure!(
+            !text.is_empty() && !ids.is_empty(),
+            "the prompt {text:?} is empty: expected some text"
+        );
+        Ok(ids)
+    }
+
+    /// Ids of a piece of text, with nothing added.
+    pub(crate) fn raw(&self, text: &str, special: bool) -> Result<Vec<i64>> {
+        let encoding = self
+            .tokenizer
+            .encode(text, special)
+            .map_err(|error| anyhow::anyhow!("cannot tokenize {text:?}: {error}"))?;
+        Ok(encoding.get_ids().iter().map(|id| i64::from(*id)).collect())
+    }
+
+    /// The id of a text that is exactly one token.
+    pub(crate) fn single(&self, text: &str) -> Result<i64> {
+        let ids = self.raw(text, false)?;
+        let pieces = self.pieces(&ids);
+        let unknown = pieces.iter().any(|piece| piece == "<unk>" && !text.contains("<unk>"));
+        ensure!(!unknown, "{text:?} is not in the vocabulary");
+        match ids.as_slice() {
+            [id] => Ok(*id),
+            _ => bail!(
+                "{text:?} is {} tokens ({pieces:?}): expected one (mind the leading space)",
+                ids.len()
+            ),
+        }
+    }
+
+    /// What to show for each id, leading spaces included.
+    pub(crate) fn pieces(&self, ids: &[i64]) -> Vec<String> {
+        ids.iter().map(|id| self.piece(*id)).collect()
+    }
+
+    fn piece(&self, id: i64) -> String {
+        let Ok(id) = u32::try_from(id) else { return id.to_string() };
+        let Some(raw) = self.tokenizer.id_to_token(id) else { return id.to_string() };
+        // Decoding a lone token drops the leading space that byte-level and sentencepiece
+        // vocabularies write as a marker, and cannot show a token that is part of a character.
+        let spaced = raw.starts_with('\u{2581}') || raw.starts_with('\u{120}');
+        match self.tokenizer.decode(&[id], false) {
+            Ok(text) if !text.contains('\u{fffd}') && !text.is_empty() => {
+                if spaced && !text.starts_with(' ') { format!(" {text}") } else { text }
+            }
+            _ => raw.replace(['\u{2581}', '\u{120}'], " ").replace('\u{10a}', "\n"),
+        }
+    }
+}
+
+impl fmt::Debug for Vocabulary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Vocabulary of {}", self.tokenizer.get_vocab_size(true))
+    }
+}
