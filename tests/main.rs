@@ -1,3 +1,4 @@
-//! tests
+//! All integration tests in one binary: each would link libtorch again.
 
 mod grid;
+mod support;
