@@ -8,7 +8,9 @@ use tch::{Kind, Tensor};
 use super::edit::{Edit, Setting};
 use super::intervention::{Intervention, Op};
 use super::metric::Metric;
-use super::site::{Axis, Point, Site, Sites};
+use super::program::{Program, Slot, n_slots, slot};
+use super::site::{Axis, Point, Site};
+use super::sites::Sites;
 use crate::config::Config;
 use crate::index::Positions;
 use crate::text::Tokens;
@@ -272,59 +274,6 @@ impl fmt::Debug for Plan {
             [] => f.write_str("Plan { }"),
             _ => write!(f, "Plan {{ {} }}", parts.join("; ")),
         }
-    }
-}
-
-/// A plan made ready for one run: what happens at each site, dense by place.
-#[derive(Debug)]
-pub(crate) struct Program {
-    slots: Vec<Slot>,
-    pub(crate) edits: Vec<Edit>,
-    pub(crate) n_layers: usize,
-    pub(crate) attention: Attention,
-    /// Columns of the logits wanted, `[Batch, n]`.
-    pub(crate) logits_at: Option<Tensor>,
-    pub(crate) gradients: Option<Metric>,
-    pub(crate) differentiable: bool,
-}
-
-/// What happens at one site.
-#[derive(Debug, Default)]
-pub(crate) struct Slot {
-    pub(crate) record: bool,
-    pub(crate) edits: Vec<usize>,
-}
-
-impl Slot {
-    pub(crate) fn is_used(&self) -> bool {
-        self.record || !self.edits.is_empty()
-    }
-}
-
-impl Program {
-    pub(crate) fn at(&self, site: Site) -> &Slot {
-        &self.slots[slot(site, self.n_layers)]
-    }
-
-    /// Whether the run must keep its graph.
-    pub(crate) fn needs_grad(&self) -> bool {
-        self.gradients.is_some() || self.differentiable
-    }
-}
-
-/// Embed, the blocks' points, then the three sites after the blocks.
-fn n_slots(n_layers: usize) -> usize {
-    1 + n_layers * Point::ALL.len() + 3
-}
-
-fn slot(site: Site, n_layers: usize) -> usize {
-    let after = 1 + n_layers * Point::ALL.len();
-    match site {
-        Site::Embed => 0,
-        Site::Block(layer, point) => 1 + layer * Point::ALL.len() + point as usize,
-        Site::FinalScale => after,
-        Site::FinalNormalized => after + 1,
-        Site::Logits => after + 2,
     }
 }
 

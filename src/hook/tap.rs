@@ -5,7 +5,8 @@ use anyhow::{Result, ensure};
 use tch::Tensor;
 
 use super::cache::Cache;
-use super::plan::{Program, exists};
+use super::plan::exists;
+use super::program::Program;
 use super::site::{Point, Site};
 use crate::text::Tokens;
 

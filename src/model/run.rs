@@ -10,7 +10,8 @@ use super::forward::Pass;
 use super::rope;
 use crate::hook::cache::Cache;
 use crate::hook::edit::Setting;
-use crate::hook::plan::{Attention, Plan, Program};
+use crate::hook::plan::{Attention, Plan};
+use crate::hook::program::Program;
 use crate::hook::tap::{Fired, Tap};
 use crate::text::Tokens;
 

@@ -1,0 +1,61 @@
+//! A plan made ready for one run.
+
+use tch::Tensor;
+
+use super::edit::Edit;
+use super::metric::Metric;
+use super::plan::Attention;
+use super::site::{Point, Site};
+
+/// A plan made ready for one run: what happens at each site, dense by place.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) edits: Vec<Edit>,
+    pub(crate) n_layers: usize,
+    pub(crate) attention: Attention,
+    /// Columns of the logits wanted, `[Batch, n]`.
+    pub(crate) logits_at: Option<Tensor>,
+    pub(crate) gradients: Option<Metric>,
+    pub(crate) differentiable: bool,
+}
+
+/// What happens at one site.
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    pub(crate) record: bool,
+    pub(crate) edits: Vec<usize>,
+}
+
+impl Slot {
+    pub(crate) fn is_used(&self) -> bool {
+        self.record || !self.edits.is_empty()
+    }
+}
+
+impl Program {
+    pub(crate) fn at(&self, site: Site) -> &Slot {
+        &self.slots[slot(site, self.n_layers)]
+    }
+
+    /// Whether the run must keep its graph.
+    pub(crate) fn needs_grad(&self) -> bool {
+        self.gradients.is_some() || self.differentiable
+    }
+}
+
+/// Embed, the blocks' points, then the three sites after the blocks.
+pub(crate) fn n_slots(n_layers: usize) -> usize {
+    1 + n_layers * Point::ALL.len() + 3
+}
+
+pub(crate) fn slot(site: Site, n_layers: usize) -> usize {
+    let after = 1 + n_layers * Point::ALL.len();
+    match site {
+        Site::Embed => 0,
+        Site::Block(layer, point) => 1 + layer * Point::ALL.len() + point as usize,
+        Site::FinalScale => after,
+        Site::FinalNormalized => after + 1,
+        Site::Logits => after + 2,
+    }
+}
