@@ -1,4 +1,6 @@
 //! All integration tests in one binary: each would link libtorch again.
 
 mod grid;
+mod signatures;
 mod support;
+mod tidy;

@@ -1,0 +1,115 @@
+//! The signatures that notebooks, scripts and other packages compile against.
+
+use std::path::Path;
+
+use thalweg::anyhow::Result;
+use thalweg::ndarray::ArrayD;
+use thalweg::tch::{Device, Kind, Tensor};
+use thalweg::{
+    Answers, Attention, Axis, Cache, Config, Grid, GridAxis, Intervention, Metric, Model, Plan,
+    Point, Position, Run, Site, Sites, Tokens,
+};
+
+use crate::support::model;
+
+#[test]
+fn the_signatures_that_count_are_as_the_design_says() {
+    let _: fn(&'static str) -> Result<Model> = Model::load;
+    let _: fn(&'static Path) -> Result<Model> = Model::load;
+    let _: fn(&'static Path, Device, Kind) -> Result<Model> = Model::load_on;
+    let _: fn(&Model, &Tokens, &Plan) -> Result<Run> = Model::run;
+    let _: fn(&Model, &Tokens) -> Result<Tensor> = Model::logits;
+    let _: fn(&Model, &str) -> Result<Tokens> = Model::tokens;
+    let _: fn(&Model, &[&'static str]) -> Result<Tokens> = Model::batch::<&str>;
+    let _: fn(&Model, &str) -> Result<i64> = Model::token;
+    let _: fn(&Model) -> &Config = Model::config;
+    let _: fn(&Model, &Tokens) -> Result<Tensor> = Model::loss;
+    let _: fn(&Model, u64) -> Result<Model> = Model::shuffled;
+    let _: fn(&Model, &'static str) -> Result<()> = Model::save;
+    let _: fn(&[Vec<i64>]) -> Result<Tokens> = Tokens::from_ids;
+    let _: fn(Plan, Point) -> Plan = Plan::cache;
+    let _: fn(Plan, Site) -> Plan = Plan::cache;
+    let _: fn(Plan, Vec<Site>) -> Plan = Plan::cache;
+    let _: fn(Plan, Sites) -> Plan = Plan::cache;
+    let _: fn(Plan, Point, Intervention) -> Plan = Plan::intervene;
+    let _: fn(Plan, [Site; 2], Intervention) -> Plan = Plan::intervene;
+    let _: fn(Plan, Attention) -> Plan = Plan::attention;
+    let _: fn(Plan, Metric) -> Plan = Plan::gradients;
+    let _: fn(Plan) -> Plan = Plan::differentiable;
+    let _: fn(&Cache, Site) -> Result<Tensor> = Cache::get;
+    let _: fn(&Cache, Point) -> Result<Tensor> = Cache::stack;
+    let _: fn(&Cache, &'static str) -> Result<()> = Cache::save;
+    let _: fn(&'static str) -> Result<Cache> = Cache::open;
+    let _: fn(i64, Vec<i64>) -> Metric = Metric::logit_diff;
+    let _: fn(&'static [i64], &'static [Vec<i64>]) -> Metric = Metric::logit_diff;
+    let _: fn(&str, fn(&Tensor) -> Result<Tensor>) -> Metric = Metric::custom;
+    let _: fn(&str, fn(&Tensor) -> Result<Tensor>) -> Intervention = Intervention::custom;
+    let _: fn(&Tensor, f64) -> Intervention = Intervention::add;
+    let _: fn(&Cache, &[usize]) -> Intervention = Intervention::resample;
+    let _: fn(Point, usize) -> Site = Point::at;
+}
+
+#[test]
+fn a_grid_shows_its_values_axes_and_unit() {
+    fn parts(grid: Grid) -> (ArrayD<f64>, Vec<GridAxis>, String) {
+        (grid.values, grid.axes, grid.unit)
+    }
+    let grid = Grid::from_array(ArrayD::zeros(vec![2]), &[Axis::Pos], "nats").unwrap();
+    assert_eq!(parts(grid).2, "nats");
+}
+
+#[test]
+fn what_a_notebook_keeps_can_be_cloned_sent_to_a_thread_and_printed() {
+    fn kept<T: Clone + Send + std::fmt::Debug + 'static>() {}
+    kept::<Model>();
+    kept::<Tokens>();
+    kept::<Plan>();
+    kept::<Intervention>();
+    kept::<Metric>();
+    kept::<Answers>();
+    kept::<Position>();
+    kept::<Run>();
+    kept::<Cache>();
+    kept::<Grid>();
+    kept::<Config>();
+}
+
+#[test]
+fn a_clone_runs_in_another_thread_and_gives_the_same_logits() {
+    let model = model();
+    let tokens = Tokens::from_ids(&[vec![3, 1, 4, 1, 5]]).unwrap();
+    let here = model.logits(&tokens).unwrap();
+    let (clone, same) = (model.clone(), tokens.clone());
+    let there = std::thread::spawn(move || clone.logits(&same).unwrap()).join().unwrap();
+    assert!(crate::support::same(&here, &there));
+}
+
+#[test]
+fn debug_is_one_line_without_a_single_weight() {
+    let model = model();
+    let tokens = Tokens::from_ids(&[vec![3, 1, 4], vec![1]]).unwrap();
+    let label = "two\nlines";
+    let plan = Plan::new()
+        .cache(Sites::everything())
+        .intervene(Point::Z, Intervention::custom(label, |x| Ok(x.shallow_clone())).head(0))
+        .gradients(Metric::custom(label, |x| Ok(x.select(1, 0))));
+    let run = model.run(&tokens, &plan).unwrap();
+    let grid = Grid::from_array(ArrayD::zeros(vec![2]), &[Axis::Pos], "nats").unwrap();
+    let lines = [
+        format!("{model:?}"),
+        format!("{tokens:?}"),
+        format!("{plan:?}"),
+        format!("{run:?}"),
+        format!("{:?}", run.cache),
+        format!("{grid:?}"),
+        format!("{:?}", Metric::kl(&run.logits.select(1, -1))),
+        format!("{:?}", Intervention::patch(&run.cache)),
+    ];
+    for line in lines {
+        assert!(!line.contains('\n') && !line.is_empty() && line.len() < 2000, "{line}");
+    }
+    assert_eq!(
+        format!("{model:?}"),
+        "Model parts: Llama, 2 layers, d_model 12, 4 heads of 6 (2 key/value), d_mlp 20, vocab 23, context 32, Double on Cpu"
+    );
+}
