@@ -289,7 +289,8 @@ def make(spec, out):
     config, folder = {**COMMON, **spec["config"]}, out / spec["name"]
     c = resolved(config)
     folder.mkdir()
-    config["torch_dtype"] = str(spec["storage"]).split(".")[1]
+    kind_key = "dtype" if "rope_parameters" in config else "torch_dtype"  # each form has its own word for it
+    config[kind_key] = str(spec["storage"]).split(".")[1]
     write_json(folder / "config.json", config)
     write_weights(folder, random_weights(config, spec["seed"], spec["storage"]), spec["shards"])
     texts = write_tokenizer(folder) if spec["tokenizer"] else {}
