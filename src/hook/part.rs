@@ -79,19 +79,23 @@ fn shaped(flags: Tensor, at: usize, axes: &[Axis], per_row: bool) -> Tensor {
     flags.view(&shape[..])
 }
 
-/// The shape of the part a mask covers, if it is a box (the same number of entries everywhere).
+/// The shape of the part a mask covers, if every row of it covers equally many entries. Which ones
+/// may differ: a place of its own in each row of the batch is `[Batch, 1, ..]`.
 pub(crate) fn part_shape(mask: &Tensor) -> Option<Vec<i64>> {
     let mut part = Vec::new();
-    for at in 0..mask.dim() as i64 {
-        let counts = mask.sum_dim_intlist([at].as_slice(), false, Kind::Int64);
-        let most = i64::try_from(counts.max()).ok()?;
-        let covered = counts.gt(0);
-        let least = i64::try_from(counts.masked_select(&covered).min()).ok()?;
+    let mut left = mask.shallow_clone();
+    for _ in 0..mask.dim() {
+        let counts = left.sum_dim_intlist([-1i64].as_slice(), false, Kind::Int64);
+        left = left.any_dim(-1, false);
+        let covered = counts.masked_select(&left);
+        if covered.numel() == 0 {
+            return None;
+        }
+        let [most, least] = [covered.max(), covered.min()].map(|n| i64::try_from(n).ok());
         if most != least {
             return None;
         }
-        part.push(most);
+        part.insert(0, most?);
     }
-    let total = i64::try_from(mask.sum(Kind::Int64)).ok()?;
-    (part.iter().product::<i64>() == total).then_some(part)
+    Some(part)
 }
