@@ -224,7 +224,8 @@ impl Cache {
     }
 }
 
-fn version(tensor: &Tensor) -> i64 {
+/// How often libtorch saw the tensor's memory change in place.
+pub(crate) fn version(tensor: &Tensor) -> i64 {
     tensor.f_internal_version().unwrap_or(0)
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use tch::{Device, Kind, Tensor};
 
-use super::cache::Cache;
+use super::cache::{Cache, version};
 use super::intervention::{Function, Intervention, Op};
 use super::part::{mask, part_shape};
 use super::site::{Axis, Point, Site};
@@ -77,12 +77,17 @@ impl Edit {
     /// The activation after the intervention.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let changed = match &self.action {
+            // Without a mask this is the result itself, which must not share the plan's memory.
+            Action::Value(value) if self.mask.is_none() => {
+                value.to_kind(x.kind()).expand_as(x).copy()
+            }
             Action::Value(value) => value.to_kind(x.kind()).expand_as(x),
             Action::Add { direction, strength, absolute: true } => {
                 x + direction.to_kind(x.kind()) * *strength
             }
             Action::Add { direction, strength, .. } => {
-                x + direction.to_kind(x.kind()) * (self.mean_norm(x) * *strength)
+                let length = (self.mean_norm(x) * *strength).to_kind(x.kind());
+                x + direction.to_kind(x.kind()) * length
             }
             Action::Scale(factor) => x * *factor,
             Action::ProjectOut(unit) => {
@@ -90,21 +95,7 @@ impl Edit {
                 let along = (x * &unit).sum_dim_intlist([-1i64].as_slice(), true, None);
                 x - along * unit
             }
-            Action::Custom(function) => {
-                let y = function(x)
-                    .with_context(|| format!("intervention at {}: {}", self.site, self.label))?;
-                ensure!(
-                    y.size() == x.size() && y.kind() == x.kind(),
-                    "intervention at {}: {} returned {:?} {:?}, expected {:?} {:?}",
-                    self.site,
-                    self.label,
-                    y.kind(),
-                    y.size(),
-                    x.kind(),
-                    x.size()
-                );
-                y
-            }
+            Action::Custom(function) => self.custom(function, x)?,
         };
         Ok(match &self.mask {
             Some(mask) => changed.where_self(mask, x),
@@ -112,8 +103,32 @@ impl Edit {
         })
     }
 
+    /// Calls a user's function, and checks what it did.
+    fn custom(&self, function: &Function, x: &Tensor) -> Result<Tensor> {
+        let (site, label, before) = (self.site, &self.label, version(x));
+        let y = function(x)
+            .map_err(|error| anyhow::anyhow!("intervention at {site}: {label}: {error:#}"))?;
+        // The argument's memory is that of other steps too: the stream, an earlier record.
+        ensure!(
+            version(x) == before,
+            "intervention at {site}: {label} changed its argument in place: change a copy of it (x.copy())"
+        );
+        ensure!(
+            y.size() == x.size() && y.kind() == x.kind() && y.device() == x.device(),
+            "intervention at {site}: {label} returned {:?} {:?} on {:?}, expected {:?} {:?} on {:?}",
+            y.kind(),
+            y.size(),
+            y.device(),
+            x.kind(),
+            x.size(),
+            x.device()
+        );
+        Ok(y)
+    }
+
     /// Mean norm of each row's vectors, shaped to multiply `x`.
     fn mean_norm(&self, x: &Tensor) -> Tensor {
+        let x = &x.to_kind(if x.kind() == Kind::Double { Kind::Double } else { Kind::Float });
         let norms = x.norm_scalaropt_dim(2, [-1i64].as_slice(), false);
         let norms = if norms.dim() > 2 {
             norms.flatten(2, -1).mean_dim([2i64].as_slice(), false, None)
@@ -204,11 +219,16 @@ fn source(cache: &Cache, site: Site, setting: Setting) -> Result<Tensor> {
     );
     let want = setting.shape(site);
     let have = x.size();
+    let (batch, width) = (cache.tokens().batch() as i64, cache.tokens().width() as i64);
     for (at, axis) in site.axes().iter().enumerate() {
-        let free = matches!(axis, Axis::Batch | Axis::Pos | Axis::Query | Axis::Key);
+        let (own, whose) = match axis {
+            Axis::Batch => (batch, "its tokens ask for"),
+            Axis::Pos | Axis::Query | Axis::Key => (width, "its tokens ask for"),
+            _ => (want[at], "this model has"),
+        };
         ensure!(
-            free || have.get(at) == Some(&want[at]),
-            "the cache holds {have:?} there, this run has {want:?} (axes {:?})",
+            have.len() == want.len() && have[at] == own,
+            "the cache holds {have:?} for axes {:?}, {whose} {own} on {axis}",
             site.axes()
         );
     }
