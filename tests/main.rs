@@ -2,6 +2,8 @@
 
 mod golden;
 mod grid;
+mod interventions;
+mod narrowing;
 mod signatures;
 mod support;
 mod tidy;

@@ -1,6 +1,8 @@
 //! Small random Llamas for tests, made from a seed, and a few things to say about results.
 #![allow(dead_code)] // each test file uses its own share
 
+pub(crate) mod change;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
