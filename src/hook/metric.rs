@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use tch::{Kind, Tensor};
 
 use super::held::Held;
@@ -31,11 +31,9 @@ impl Answers {
         );
         for (row, set) in self.0.iter().enumerate() {
             ensure!(!set.is_empty(), "row {row} has no answer");
-            let bad = set.iter().find(|id| **id < 0 || **id >= d_vocab);
-            ensure!(
-                bad.is_none(),
-                "answer {bad:?} of row {row} is outside the vocabulary of {d_vocab}"
-            );
+            if let Some(id) = set.iter().find(|id| **id < 0 || **id >= d_vocab) {
+                bail!("answer {id} of row {row} is outside the vocabulary of {d_vocab}");
+            }
         }
         Ok(())
     }
@@ -194,6 +192,33 @@ impl Metric {
         }
     }
 
+    /// What can be wrong with these tokens, found without a run.
+    pub(crate) fn check(&self, tokens: &Tokens, d_vocab: usize) -> Result<()> {
+        let (batch, d_vocab) = (tokens.batch(), d_vocab as i64);
+        let answers = |answers: &Answers| {
+            answers.check(batch, d_vocab).map_err(|error| anyhow::anyhow!("{self:?}: {error}"))
+        };
+        if let Some(position) = self.position() {
+            let places = tokens.places(position);
+            places.map_err(|error| anyhow::anyhow!("{self:?}: {error:#}"))?;
+        }
+        match &self.what {
+            What::LogitDiff(right, wrong) | What::ProbDiff(right, wrong) => {
+                answers(right)?;
+                answers(wrong)
+            }
+            What::LogProb(list) | What::Rank(list) | What::Accuracy(list) => answers(list),
+            What::Kl(base) => fits(&base.0, batch as i64, d_vocab),
+            What::Loss => {
+                if let Some(row) = tokens.lens().iter().position(|len| *len < 2) {
+                    bail!("{self:?}: row {row} is one token, which has no next token");
+                }
+                Ok(())
+            }
+            What::Custom(..) => Ok(()),
+        }
+    }
+
     /// The number of each row, `[Batch]`, from logits at all positions, `[Batch, Pos, Vocab]`.
     pub fn of(&self, logits: &Tensor, tokens: &Tokens) -> Result<Tensor> {
         let (batch, width) = (tokens.batch() as i64, tokens.width() as i64);
@@ -204,12 +229,9 @@ impl Metric {
         );
         match self.position() {
             None => {
+                self.check(tokens, logits.size()[2] as usize)?;
                 let each = next_token_loss(logits, tokens);
                 let lens: Vec<f64> = tokens.lens().iter().map(|len| *len as f64 - 1.0).collect();
-                ensure!(
-                    lens.iter().all(|n| *n > 0.0),
-                    "{self:?}: a row of one token has no next token"
-                );
                 let lens = Tensor::from_slice(&lens).to_device(each.device()).to_kind(each.kind());
                 Ok(each.sum_dim_intlist([1i64].as_slice(), false, None) / lens)
             }
@@ -254,13 +276,10 @@ impl Metric {
                 let hits: Vec<f64> = top.iter().enumerate().map(hit).collect();
                 Ok(Tensor::from_slice(&hits).to_device(logits.device()).to_kind(logits.kind()))
             }
-            What::Loss => anyhow::bail!("loss() looks at every position: use Metric::of"),
+            What::Loss => bail!("loss() looks at every position: use Metric::of"),
             What::Kl(base) => {
                 let base = base.0.to_device(logits.device()).to_kind(logits.kind());
-                let base = if base.dim() == 1 { base.unsqueeze(0) } else { base };
-                let fits = base.size()[1..] == logits.size()[1..]
-                    && (base.size()[0] == 1 || base.size()[0] == logits.size()[0]);
-                ensure!(fits, "kl: base is {:?}, the logits are {:?}", base.size(), logits.size());
+                fits(&base, logits.size()[0], logits.size()[1])?;
                 let base = base.log_softmax(-1, None::<Kind>);
                 let difference = &base - log_probs();
                 Ok((base.exp() * difference).sum_dim_intlist([-1i64].as_slice(), false, None))
@@ -277,6 +296,16 @@ impl Metric {
             }
         }
     }
+}
+
+/// Whether the base of a KL divergence belongs to such logits.
+fn fits(base: &Tensor, batch: i64, d_vocab: i64) -> Result<()> {
+    let shape = base.size();
+    ensure!(
+        shape == [d_vocab] || shape == [1, d_vocab] || shape == [batch, d_vocab],
+        "kl: the base is {shape:?}, expected [Vocab] = [{d_vocab}] or [Batch, Vocab] = [{batch}, {d_vocab}]"
+    );
+    Ok(())
 }
 
 /// Loss of each next token in nats, `[Batch, Pos - 1]`; 0 where a row has no such token.

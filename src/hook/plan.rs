@@ -150,10 +150,7 @@ impl Plan {
                 edits.push(Edit::new(intervention, site, setting)?);
             }
         }
-        ensure!(
-            self.gradients.is_none() || !self.cache.is_empty(),
-            "gradients: no site is cached; gradients are recorded at the cached sites"
-        );
+        self.check_gradients(setting)?;
         self.check_knockouts(&edits, setting)?;
         self.check_memory(setting)?;
         let attention = self.choose_attention(&slots)?;
@@ -167,6 +164,21 @@ impl Plan {
             gradients: self.gradients.clone(),
             differentiable: self.differentiable,
         })
+    }
+
+    fn check_gradients(&self, setting: Setting) -> Result<()> {
+        let Some(metric) = &self.gradients else { return Ok(()) };
+        ensure!(
+            !self.cache.is_empty(),
+            "gradients: no site is cached; gradients are recorded at the cached sites"
+        );
+        ensure!(
+            self.logits_at.is_none(),
+            "gradients: not together with logits_at; the metric picks its position"
+        );
+        metric
+            .check(setting.tokens, setting.config.d_vocab)
+            .map_err(|error| anyhow::anyhow!("gradients: {error:#}"))
     }
 
     fn choose_attention(&self, slots: &[Slot]) -> Result<Attention> {
@@ -199,6 +211,14 @@ impl Plan {
             });
             let mut left: Option<Tensor> = None;
             for edit in here {
+                if let Some(mask) = &edit.mask {
+                    ensure!(
+                        bool::try_from(exists(setting.tokens, device).logical_and(mask).any())?,
+                        "{}: {} covers no pair: a query sees only itself and the keys before it",
+                        edit.site,
+                        edit.label
+                    );
+                }
                 let so_far = left.take().unwrap_or_else(|| {
                     exists(setting.tokens, device)
                         .expand(setting.shape(Point::Scores.at(layer)), false)
@@ -266,6 +286,9 @@ impl fmt::Debug for Plan {
         }
         if let Some(attention) = self.attention {
             parts.push(format!("attention {attention:?}"));
+        }
+        if let Some(cap) = self.cap {
+            parts.push(format!("cap {cap} bytes"));
         }
         if self.differentiable {
             parts.push("differentiable".to_owned());
