@@ -31,9 +31,10 @@ impl<'a> Tap<'a> {
         self.program.at(point.at(layer)).is_used()
     }
 
-    /// Whether the plan changes this point.
-    pub(crate) fn changes(&self, layer: usize, point: Point) -> bool {
-        !self.program.at(point.at(layer)).edits.is_empty()
+    /// Whether a point beside the pass must be joined to it: it is changed, or gradients are to
+    /// find their way to it.
+    pub(crate) fn enters(&self, layer: usize, point: Point) -> bool {
+        self.needs_grad() || !self.program.at(point.at(layer)).edits.is_empty()
     }
 
     /// Whether the pass must keep its graph.
@@ -64,6 +65,10 @@ impl<'a> Tap<'a> {
         if slot.record {
             // A view would keep the memory of all it was cut from, and is not what was counted.
             x = x.contiguous();
+            // A value that was put in whole hangs on nothing; its own gradient begins here.
+            if self.program.gradients.is_some() && !x.requires_grad() {
+                x = x.detach().set_requires_grad(true);
+            }
             self.cache.insert(site, x.shallow_clone());
         }
         Ok(x)

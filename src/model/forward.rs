@@ -153,7 +153,7 @@ impl<'a> Pass<'a> {
     /// What the MLP writes: `[b, p, m]` -> `[b, p, m]`.
     fn mlp(&self, l: usize, w: &Block, x: &Tensor, tap: &mut Tap) -> Result<Tensor> {
         let f = self.config.d_mlp as i64;
-        let x = tap.at(l, MlpIn, x.shallow_clone())?;
+        let x = tap.at(l, MlpIn, x.alias())?; // of its own for gradients: the stream goes on past it
         let u = self.norm(&x, &w.ln2, Ln2Scale.at(l), Ln2Normalized.at(l), tap)?; // [b, p, m]
         let gate_up = w.gate_up.apply(&u);
         let gate = tap.at(l, MlpPre, gate_up.narrow(-1, 0, f))?; // [b, p, f]
@@ -224,9 +224,9 @@ impl<'a> Pass<'a> {
             if !tap.wants(l, point) {
                 continue;
             }
-            let copies = x.unsqueeze(2).expand([-1, -1, heads, -1], false);
-            let changed = tap.at(l, point, copies.shallow_clone())?; // [b, p, heads, m]
-            if !tap.changes(l, point) {
+            let copies = x.unsqueeze(2).expand([-1, -1, heads, -1], false).contiguous();
+            let changed = tap.at(l, point, copies.alias())?; // [b, p, heads, m]
+            if !tap.enters(l, point) {
                 continue;
             }
             let weight = w.qkv.w.narrow(0, first * d, heads * d).view([heads, d, m]);
@@ -253,8 +253,8 @@ impl<'a> Pass<'a> {
             return Ok(out);
         }
         let results = head_results(z, &w.o);
-        let changed = tap.at(l, HeadResult, results.shallow_clone())?;
-        if !tap.changes(l, HeadResult) {
+        let changed = tap.at(l, HeadResult, results.alias())?;
+        if !tap.enters(l, HeadResult) {
             return Ok(out);
         }
         Ok(out + (changed - results).sum_dim_intlist([2i64].as_slice(), false, None))

@@ -10,8 +10,9 @@ use super::forward::Pass;
 use super::rope;
 use crate::hook::cache::Cache;
 use crate::hook::edit::Setting;
-use crate::hook::plan::{Attention, Plan};
+use crate::hook::plan::{Attention, Plan, exists};
 use crate::hook::program::Program;
+use crate::hook::site::Point;
 use crate::hook::tap::{Fired, Tap};
 use crate::text::Tokens;
 
@@ -89,10 +90,6 @@ impl Model {
         let mut run =
             Run { logits, cache, gradients: None, fired, attention: program.attention, notes };
         if let Some(metric) = &program.gradients {
-            ensure!(
-                program.logits_at.is_none(),
-                "gradients: not together with logits_at; the metric picks its position"
-            );
             let total = metric.of(&run.logits, tokens)?.sum(None);
             run.gradients = Some(gradients(&total, &run.cache, program.differentiable)?);
         }
@@ -119,7 +116,8 @@ impl Model {
             "block {layer}: the stream is {:?}, expected [Batch, Pos, DModel] = {expected:?}",
             resid.size()
         );
-        self.by_hand(tokens, |pass, tap| pass.block(layer, block, resid.shallow_clone(), tap))
+        let resid = resid.to_device(self.device()).to_kind(self.kind());
+        self.by_hand(tokens, |pass, tap| pass.block(layer, block, resid, tap))
     }
 
     /// Final norm and unembedding of any residual vectors: `[.., DModel]` -> `[.., Vocab]`.
@@ -167,7 +165,12 @@ fn gradients(total: &Tensor, cache: &Cache, keep_graph: bool) -> Result<Cache> {
     let mut gradients = Cache::new(cache.tokens(), cache.n_layers());
     for (site, x) in &list {
         let gradient = if x.requires_grad() { found.next() } else { None };
-        let gradient = gradient.filter(Tensor::defined).unwrap_or_else(|| x.zeros_like());
+        let mut gradient = gradient.filter(Tensor::defined).unwrap_or_else(|| x.zeros_like());
+        if site.point() == Some(Point::Pattern) {
+            // No change can bring in a pair that does not exist.
+            let absent = exists(cache.tokens(), x.device()).logical_not();
+            gradient = gradient.masked_fill(&absent, 0.0);
+        }
         gradients.insert(*site, gradient.detach());
     }
     Ok(gradients)
