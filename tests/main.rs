@@ -4,6 +4,7 @@ mod golden;
 mod grid;
 mod interventions;
 mod narrowing;
+mod run;
 mod signatures;
 mod support;
 mod tidy;
