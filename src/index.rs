@@ -136,22 +136,27 @@ fn per_row(
     list.iter().enumerate().map(|(row, i)| Ok(vec![in_row(row, *i)?])).collect()
 }
 
+/// A number too large for any axis stays so.
+fn whole<I: TryInto<i64>>(i: I) -> i64 {
+    i.try_into().unwrap_or(i64::MAX)
+}
+
 macro_rules! from_integers {
     ($($int:ty),*) => {$(
         impl From<$int> for Index {
-            fn from(i: $int) -> Self { Index::One(i as i64) }
+            fn from(i: $int) -> Self { Index::One(whole(i)) }
         }
         impl From<std::ops::Range<$int>> for Index {
-            fn from(r: std::ops::Range<$int>) -> Self { Index::Range(r.start as i64, Some(r.end as i64)) }
+            fn from(r: std::ops::Range<$int>) -> Self { Index::Range(whole(r.start), Some(whole(r.end))) }
         }
         impl From<std::ops::RangeFrom<$int>> for Index {
-            fn from(r: std::ops::RangeFrom<$int>) -> Self { Index::Range(r.start as i64, None) }
+            fn from(r: std::ops::RangeFrom<$int>) -> Self { Index::Range(whole(r.start), None) }
         }
         impl From<std::ops::RangeTo<$int>> for Index {
-            fn from(r: std::ops::RangeTo<$int>) -> Self { Index::Range(0, Some(r.end as i64)) }
+            fn from(r: std::ops::RangeTo<$int>) -> Self { Index::Range(0, Some(whole(r.end))) }
         }
         impl From<Vec<$int>> for Index {
-            fn from(list: Vec<$int>) -> Self { Index::List(list.into_iter().map(|i| i as i64).collect()) }
+            fn from(list: Vec<$int>) -> Self { Index::List(list.into_iter().map(whole).collect()) }
         }
         impl From<&[$int]> for Index {
             fn from(list: &[$int]) -> Self { list.to_vec().into() }
@@ -160,10 +165,10 @@ macro_rules! from_integers {
             fn from(list: [$int; N]) -> Self { list.to_vec().into() }
         }
         impl From<$int> for Position {
-            fn from(i: $int) -> Self { Position::At(i as i64) }
+            fn from(i: $int) -> Self { Position::At(whole(i)) }
         }
         impl From<Vec<$int>> for Position {
-            fn from(list: Vec<$int>) -> Self { Position::PerRow(list.into_iter().map(|i| i as i64).collect()) }
+            fn from(list: Vec<$int>) -> Self { Position::PerRow(list.into_iter().map(whole).collect()) }
         }
         impl From<$int> for Positions {
             fn from(i: $int) -> Self { Positions::One(i.into()) }

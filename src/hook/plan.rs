@@ -248,7 +248,8 @@ impl Plan {
 
     fn check_memory(&self, setting: Setting) -> Result<()> {
         let need = self.bytes(setting.config, setting.tokens, setting.kind);
-        let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
+        let mib =
+            |bytes: u64| format!("{bytes} bytes ({:.1} MiB)", bytes as f64 / (1 << 20) as f64);
         let (cap, what) = match self.cap {
             Some(cap) => (cap, "the plan's cap"),
             // tch cannot ask CUDA for its free memory.
@@ -260,7 +261,7 @@ impl Plan {
         };
         ensure!(
             need <= cap,
-            "the cache would take {:.1} MiB, {what} is {:.1} MiB: cache fewer sites, shorten the batch, or raise it with Plan::cap",
+            "the cache would take {}, {what} is {}: cache fewer sites, shorten the batch, or raise it with Plan::cap",
             mib(need),
             mib(cap)
         );
