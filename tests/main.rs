@@ -4,6 +4,7 @@ mod golden;
 mod grid;
 mod interventions;
 mod narrowing;
+mod plan;
 mod run;
 mod signatures;
 mod support;
