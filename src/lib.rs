@@ -1,15 +1,47 @@
-//! thalweg opens a Llama so that every activation can be seen and changed.
+//! thalweg opens a Llama so that every activation can be seen, changed and shown.
+//!
+//! ```text
+//! text -> Tokens -> Model::run(tokens, plan) -> Run { logits, cache } -> analysis -> Grid -> Figure
+//! ```
+//!
+//! # Code map
+//!
+//! | place | what it does |
+//! |---|---|
+//! | [`config`], [`text`] | `config.json` and prompts: what goes in |
+//! | [`hook`] | what may be seen and changed: sites, interventions, plans, caches, metrics |
+//! | [`model`] | tokens -> logits; `model/forward.rs` is the page that says what a Llama does |
+//! | [`grid`] | numbers with named axes, labels and a unit: what every analysis returns |
+//! | [`analysis`] | from a cache to a grid, one method a file |
+//! | [`index`], [`rng`] | places along an axis; a seeded generator |
+//!
+//! # What holds throughout
+//!
+//! - `forward.rs` knows `Tap`, not `Plan`; `hook` knows dimensions, not weights; `analysis` never
+//!   plots; figures know neither tensors nor the model. There is no global state.
+//! - A plan is checked whole before any work. An intervention acts first, then the site is recorded,
+//!   and every intervention declared has taken place when a run returns.
+//! - A plan that changes nothing gives bitwise the logits of the empty plan, in the same attention
+//!   arithmetic and batch shape. Across arithmetics and batch shapes equality is to rounding.
+//! - Padding never counts: positions are counted in each row's own tokens, -1 is a row's last.
+//!   Statistics leave padding out, and those of the residual stream the first token too.
+//! - Query heads and key/value heads are two axes, `Head` and `KvHead`.
+//! - Whatever draws takes a seed, and a seed means the same numbers on every device.
+//! - Everything a notebook keeps is owned, cloneable, and prints in one line.
 #![forbid(unsafe_code)]
 
+pub mod analysis;
 pub mod config;
 mod files;
 pub mod grid;
 pub mod hook;
 pub mod index;
 pub mod model;
+pub mod prelude;
 pub mod rng;
 pub mod text;
 
+pub use analysis::*;
 pub use config::{Config, Rope, RopeScaling};
 pub use grid::{Cell, Grid, GridAxis, Interval};
 pub use hook::cache::Cache;

@@ -1,5 +1,6 @@
 //! All integration tests in one binary: each would link libtorch again.
 
+mod analysis;
 mod golden;
 mod grid;
 mod interventions;

@@ -100,6 +100,24 @@ impl Cache {
         self.entries.values().map(|entry| bytes(entry) as u64).sum()
     }
 
+    /// One prompt of the batch: its activations without padding, memory of their own.
+    pub fn row(&self, row: usize) -> Result<Self> {
+        let tokens = self.tokens.row(row)?;
+        let (width, len) = (self.tokens.width() as i64, tokens.width() as i64);
+        let mut one = Cache::new(&tokens, self.n_layers);
+        for site in self.sites() {
+            let mut x = self.get(site)?.narrow(0, row as i64, 1);
+            for (at, axis) in site.axes().iter().enumerate() {
+                let along = matches!(axis, Axis::Pos | Axis::Query | Axis::Key);
+                if along && x.size()[at] == width {
+                    x = x.narrow(at as i64, width - len, len);
+                }
+            }
+            one.insert(site, x.copy());
+        }
+        Ok(one)
+    }
+
     /// The same activations on another device.
     pub fn to_device(&self, device: Device) -> Result<Self> {
         let mut moved = Cache::new(&self.tokens, self.n_layers);

@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use tch::{Kind, Tensor};
 
 use super::held::Held;
-use crate::index::Position;
+use crate::index::{Position, Positions};
 use crate::text::Tokens;
 
 /// A user's function on logits, `[Batch, Vocab] -> [Batch]`.
@@ -23,7 +23,12 @@ impl Answers {
         &self.0[if self.0.len() == 1 { 0 } else { row }]
     }
 
-    fn check(&self, batch: usize, d_vocab: i64) -> Result<()> {
+    /// Whether one single id serves every row.
+    pub(crate) fn is_one(&self) -> bool {
+        matches!(self.0.as_slice(), [set] if set.len() == 1)
+    }
+
+    pub(crate) fn check(&self, batch: usize, d_vocab: i64) -> Result<()> {
         ensure!(
             self.0.len() == 1 || self.0.len() == batch,
             "answers for {} rows, the run has {batch}",
@@ -108,12 +113,13 @@ pub struct Metric {
 
 #[derive(Clone)]
 enum What {
+    Logit(Answers),
     LogitDiff(Answers, Answers),
     LogProb(Answers),
     ProbDiff(Answers, Answers),
     Rank(Answers),
     Accuracy(Answers),
-    Loss,
+    Loss(Positions),
     Kl(Held),
     Custom(String, Function),
 }
@@ -121,6 +127,11 @@ enum What {
 impl Metric {
     fn new(what: What) -> Self {
         Metric { what, at: Position::Last }
+    }
+
+    /// The logit; of a set, the mean of its members'.
+    pub fn logit(answers: impl Into<Answers>) -> Self {
+        Self::new(What::Logit(answers.into()))
     }
 
     /// `logit[right] - logit[wrong]`, in nats; of sets, the difference of their means.
@@ -150,7 +161,13 @@ impl Metric {
 
     /// Mean next-token loss over the row's own tokens, in nats. Looks at all positions.
     pub fn loss() -> Self {
-        Self::new(What::Loss)
+        Self::loss_at(1..)
+    }
+
+    /// Mean loss of the tokens at these positions, each predicted from those before it, in nats.
+    /// The first token of a row is predicted by nothing: `loss_at(1..)` is [`loss`](Self::loss).
+    pub fn loss_at(positions: impl Into<Positions>) -> Self {
+        Self::new(What::Loss(positions.into()))
     }
 
     /// KL divergence in nats from `base` to the run, `KL(base || run)`; `base` holds logits,
@@ -176,7 +193,7 @@ impl Metric {
     /// The position looked at; absent: all of them.
     pub fn position(&self) -> Option<&Position> {
         match self.what {
-            What::Loss => None,
+            What::Loss(_) => None,
             _ => Some(&self.at),
         }
     }
@@ -184,7 +201,8 @@ impl Metric {
     /// The unit of the number.
     pub fn unit(&self) -> &'static str {
         match self.what {
-            What::LogitDiff(..) | What::LogProb(_) | What::Loss | What::Kl(_) => "nats",
+            What::LogitDiff(..) | What::LogProb(_) | What::Loss(_) | What::Kl(_) => "nats",
+            What::Logit(_) => "logits",
             What::ProbDiff(..) => "probability",
             What::Rank(_) => "rank",
             What::Accuracy(_) => "share correct",
@@ -207,11 +225,20 @@ impl Metric {
                 answers(right)?;
                 answers(wrong)
             }
-            What::LogProb(list) | What::Rank(list) | What::Accuracy(list) => answers(list),
+            What::Logit(list) | What::LogProb(list) | What::Rank(list) | What::Accuracy(list) => {
+                answers(list)
+            }
             What::Kl(base) => fits(&base.0, batch as i64, d_vocab),
-            What::Loss => {
+            What::Loss(positions) => {
                 if let Some(row) = tokens.lens().iter().position(|len| *len < 2) {
                     bail!("{self:?}: row {row} is one token, which has no next token");
+                }
+                let places = tokens.places(positions.clone());
+                let places = places.map_err(|error| anyhow::anyhow!("{self:?}: {error:#}"))?;
+                if let Some(row) = places.iter().position(|places| places.contains(&0)) {
+                    bail!(
+                        "{self:?}: position 0 of row {row} is predicted by nothing, expected positions from 1"
+                    );
                 }
                 Ok(())
             }
@@ -227,25 +254,24 @@ impl Metric {
             "{self:?}: the logits are {:?}, expected [Batch, Pos, Vocab] = [{batch}, {width}, ..]",
             logits.size()
         );
-        match self.position() {
-            None => {
-                self.check(tokens, logits.size()[2] as usize)?;
-                let each = next_token_loss(logits, tokens);
-                let lens: Vec<f64> = tokens.lens().iter().map(|len| *len as f64 - 1.0).collect();
-                let lens = Tensor::from_slice(&lens).to_device(each.device()).to_kind(each.kind());
-                Ok(each.sum_dim_intlist([1i64].as_slice(), false, None) / lens)
-            }
-            Some(position) => {
-                let places = tokens.places(position)?;
-                let columns: Vec<i64> = places
-                    .iter()
-                    .enumerate()
-                    .map(|(row, at)| (tokens.padding(row) + at[0]) as i64)
-                    .collect();
-                let columns = Tensor::from_slice(&columns).to_device(logits.device());
-                let columns = columns.view([-1, 1, 1]).expand([batch, 1, logits.size()[2]], false);
-                self.of_row(&logits.gather(1, &columns, false).squeeze_dim(1))
-            }
+        if let What::Loss(positions) = &self.what {
+            self.check(tokens, logits.size()[2] as usize)?;
+            return loss_of(positions, logits, tokens);
+        }
+        let places = tokens.places(&self.at)?;
+        let column = |(row, at): (usize, &Vec<usize>)| (tokens.padding(row) + at[0]) as i64;
+        let columns: Vec<i64> = places.iter().enumerate().map(column).collect();
+        let columns = Tensor::from_slice(&columns).to_device(logits.device());
+        let columns = columns.view([-1, 1, 1]).expand([batch, 1, logits.size()[2]], false);
+        self.of_row(&logits.gather(1, &columns, false).squeeze_dim(1))
+    }
+
+    /// Right and wrong answers of a metric that is linear in the logits; absent: it is not.
+    pub(crate) fn sides(&self) -> Option<(&Answers, Option<&Answers>)> {
+        match &self.what {
+            What::Logit(answers) => Some((answers, None)),
+            What::LogitDiff(right, wrong) => Some((right, Some(wrong))),
+            _ => None,
         }
     }
 
@@ -276,7 +302,8 @@ impl Metric {
                 let hits: Vec<f64> = top.iter().enumerate().map(hit).collect();
                 Ok(Tensor::from_slice(&hits).to_device(logits.device()).to_kind(logits.kind()))
             }
-            What::Loss => bail!("loss() looks at every position: use Metric::of"),
+            What::Logit(answers) => answers.gather(logits, |x| x.mean(None)),
+            What::Loss(_) => bail!("{self:?} looks at many positions: use Metric::of"),
             What::Kl(base) => {
                 let base = base.0.to_device(logits.device()).to_kind(logits.kind());
                 fits(&base, logits.size()[0], logits.size()[1])?;
@@ -308,6 +335,18 @@ fn fits(base: &Tensor, batch: i64, d_vocab: i64) -> Result<()> {
     Ok(())
 }
 
+/// Mean loss of the tokens at these positions of each row, `[Batch]`.
+fn loss_of(positions: &Positions, logits: &Tensor, tokens: &Tokens) -> Result<Tensor> {
+    let each = next_token_loss(logits, tokens);
+    let mut rows = Vec::new();
+    for (row, places) in tokens.places(positions.clone())?.iter().enumerate() {
+        let columns = places.iter().map(|at| (tokens.padding(row) + at - 1) as i64);
+        let columns = Tensor::from_slice(&columns.collect::<Vec<_>>()).to_device(each.device());
+        rows.push(each.get(row as i64).index_select(0, &columns).mean(None));
+    }
+    Ok(Tensor::stack(&rows, 0))
+}
+
 /// Loss of each next token in nats, `[Batch, Pos - 1]`; 0 where a row has no such token.
 pub(crate) fn next_token_loss(logits: &Tensor, tokens: &Tokens) -> Tensor {
     let width = tokens.width() as i64;
@@ -330,7 +369,8 @@ impl fmt::Debug for Metric {
             What::ProbDiff(..) => f.write_str("prob_diff"),
             What::Rank(_) => f.write_str("rank"),
             What::Accuracy(_) => f.write_str("accuracy"),
-            What::Loss => f.write_str("loss"),
+            What::Logit(_) => f.write_str("logit"),
+            What::Loss(_) => f.write_str("loss"),
             What::Kl(_) => f.write_str("kl"),
             What::Custom(label, _) => write!(f, "custom({label:?})"),
         }

@@ -79,6 +79,21 @@ impl Model {
         Ok(weight * norm)
     }
 
+    /// What each token's logit reads in the stream once it is divided by the final norm's scale:
+    /// the token's unembedding times the norm's weight, `[n, DModel]`.
+    pub fn logit_directions(&self, ids: &[i64]) -> Result<Tensor> {
+        let d_vocab = self.config.d_vocab as i64;
+        for id in ids {
+            ensure!(
+                (0..d_vocab).contains(id),
+                "token id {id} is outside the vocabulary of {d_vocab}"
+            );
+        }
+        let _guard = tch::no_grad_guard();
+        let ids = Tensor::from_slice(ids).to_device(self.device());
+        Ok(self.weights.unembed.index_select(0, &ids) * &self.weights.ln_final)
+    }
+
     fn view(&self, which: W, block: &Block) -> Tensor {
         let c = &self.config;
         let (h, g, d) = (c.n_heads as i64, c.n_kv_heads as i64, c.d_head as i64);

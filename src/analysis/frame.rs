@@ -1,0 +1,126 @@
+//! What the methods share: the rungs of the residual stream, labels, marks of what does not exist.
+
+use anyhow::{Result, ensure};
+use ndarray::ArrayD;
+use tch::{Kind, Tensor};
+
+use crate::grid::Grid;
+use crate::hook::cache::Cache;
+use crate::hook::site::{Axis, Point, Site};
+use crate::index::Position;
+use crate::text::Tokens;
+
+/// The places of the residual stream that a cache holds, from the embedding upwards, with the label
+/// of each: `embed`, `L0 mid`, `L0`, ... Where `ResidPost` of the block below is cached, `ResidPre`
+/// is the same stream and is left out.
+pub(super) fn rungs(cache: &Cache) -> Result<Vec<(String, Site)>> {
+    let mut rungs = Vec::new();
+    let mut add = |label: String, site: Site| {
+        let held = cache.contains(site);
+        if held {
+            rungs.push((label, site));
+        }
+        held
+    };
+    let mut below = add("embed".to_owned(), Point::ResidPre.at(0));
+    if !below {
+        below = add("embed".to_owned(), Site::Embed);
+    }
+    for layer in 0..cache.n_layers() {
+        if !below {
+            add(format!("L{layer} pre"), Point::ResidPre.at(layer));
+        }
+        add(format!("L{layer} mid"), Point::ResidMid.at(layer));
+        below = add(format!("L{layer}"), Point::ResidPost.at(layer));
+    }
+    ensure!(
+        !rungs.is_empty(),
+        "the cache holds no place of the residual stream: plan.cache(Point::ResidPost); it is {cache:?}"
+    );
+    Ok(rungs)
+}
+
+/// A grid `[Batch, Layer, Pos]` from one `[Batch, Pos]` tensor for each label of `Layer`; without
+/// `Batch` for one prompt, and with padding marked as missing.
+pub(super) fn by_position(
+    tokens: &Tokens,
+    labels: Vec<String>,
+    values: &[Tensor],
+    unit: &str,
+) -> Result<Grid> {
+    let stacked = Tensor::stack(values, 1);
+    let axes = [(Axis::Layer, labels), (Axis::Pos, position_labels(tokens))];
+    hide(batched(tokens, &stacked, &axes, unit)?, tokens, 0)
+}
+
+/// A grid of `values [Batch, ..axes]`, without `Batch` for one prompt, that notes its prompts.
+pub(super) fn batched(
+    tokens: &Tokens,
+    values: &Tensor,
+    axes: &[(Axis, Vec<String>)],
+    unit: &str,
+) -> Result<Grid> {
+    if tokens.batch() == 1 {
+        let grid = Grid::from_tensor(&values.squeeze_dim(0), axes, unit)?;
+        return Ok(grid.note("prompt", &tokens.pieces()[0].join("|")));
+    }
+    let rows = (0..tokens.batch()).map(|row| row.to_string()).collect();
+    let axes = [&[(Axis::Batch, rows)], axes].concat();
+    Ok(Grid::from_tensor(values, &axes, unit)?.note("prompts", &tokens.batch().to_string()))
+}
+
+/// Labels of the `Pos` axis: the tokens, where all rows agree on them; else the place, counted from
+/// the end where rows differ in length, for there they stand one above the other.
+pub(super) fn position_labels(tokens: &Tokens) -> Vec<String> {
+    let width = tokens.width();
+    let label = |column: usize| {
+        let mut pieces = tokens.pieces().iter().enumerate().map(|(row, pieces)| {
+            column.checked_sub(tokens.padding(row)).map(|own| pieces[own].as_str())
+        });
+        match pieces.next().flatten() {
+            Some(first) if pieces.all(|piece| piece == Some(first)) => first.to_owned(),
+            _ if tokens.is_padded() => format!("-{}", width - column),
+            _ => column.to_string(),
+        }
+    };
+    (0..width).map(label).collect()
+}
+
+/// Marks as missing what does not exist, and the first tokens of each row: padding plus `first`
+/// tokens (all but one, where a row has no more) at every axis of positions, and keys after their
+/// query.
+pub(super) fn hide(mut grid: Grid, tokens: &Tokens, first: usize) -> Result<Grid> {
+    let find = |wanted: Axis| grid.axes.iter().position(|named| named.axis == wanted);
+    let batch = find(Axis::Batch);
+    let places: Vec<usize> =
+        [Axis::Pos, Axis::Query, Axis::Key].into_iter().filter_map(find).collect();
+    let causal = find(Axis::Query).zip(find(Axis::Key));
+    let own_start = |row: usize| {
+        let len = tokens.ids()[row].len();
+        tokens.padding(row) + first.min(len.saturating_sub(1))
+    };
+    let hidden = ArrayD::from_shape_fn(grid.values.raw_dim(), |index| {
+        let start = own_start(batch.map_or(0, |batch| index[batch]));
+        places.iter().any(|place| index[*place] < start)
+            || causal.is_some_and(|(query, key)| index[key] > index[query])
+    });
+    grid.missing = hidden.iter().any(|hidden| *hidden).then_some(hidden);
+    grid.check()?;
+    Ok(grid)
+}
+
+/// Each row's entry of `x [Batch, Pos, ..]` at a position, in f64: `[Batch, ..]`.
+pub(super) fn at_position(x: &Tensor, tokens: &Tokens, position: &Position) -> Result<Tensor> {
+    let places = tokens.places(position)?;
+    let own = |(row, places): (usize, &Vec<usize>)| {
+        let column = tokens.padding(row) + places[0];
+        x.get(row as i64).get(column as i64)
+    };
+    let rows: Vec<Tensor> = places.iter().enumerate().map(own).collect();
+    Ok(Tensor::stack(&rows, 0).to_kind(Kind::Double))
+}
+
+/// `L0`, `L1`, ... or `H0`, `H1`, ...
+pub(super) fn numbered(letter: char, n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("{letter}{i}")).collect()
+}

@@ -1,0 +1,22 @@
+//! From a cache to a [`Grid`](crate::Grid): one method a file, its paper cited at the top.
+//!
+//! Of one prompt a grid has no `Batch` axis and its positions are labelled with their tokens; of
+//! several, `Batch` is the outermost axis and padding is marked as missing. [`Cache::row`](crate::Cache::row)
+//! takes one prompt out of a batch.
+
+mod ablation;
+mod attention;
+mod attribution;
+mod frame;
+mod heads;
+mod lens;
+mod pca;
+mod stream;
+
+pub use ablation::{ablation_curve, random_heads};
+pub use attention::{attention_pattern, attention_patterns};
+pub use attribution::{attribution, attribution_sites, head_attribution, neuron_attribution};
+pub use heads::{Motif, head_scores, repeated_tokens, repeated_tokens_of, top_heads};
+pub use lens::{LensTop, lens, lens_entropy, lens_kl, lens_top, logit_lens};
+pub use pca::{Pca, pca, pca_from, pca_of};
+pub use stream::{resid_cosines, resid_norms, resid_updates, with_first};

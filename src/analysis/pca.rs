@@ -1,0 +1,165 @@
+//! Principal components of activations.
+//!
+//! Pearson 1901, "On lines and planes of closest fit"; computed as by Jolliffe and Cadima 2016,
+//! <https://doi.org/10.1098/rsta.2015.0202>: singular values of the centred data, or eigenvalues of
+//! its covariance where there are more points than dimensions, by libtorch in f64.
+//!
+//! Signs are arbitrary in the mathematics and fixed here: the largest loading of each component is
+//! positive. Variance ratios are over the total variance, not over that of the components kept.
+
+use anyhow::{Result, ensure};
+use tch::{Kind, Tensor};
+
+use crate::grid::Grid;
+use crate::hook::cache::Cache;
+use crate::hook::site::{Axis, Site};
+
+/// Principal components of a set of vectors.
+#[derive(Debug)]
+pub struct Pca {
+    /// Coordinates of each vector: `[Pos, Pc]` for one prompt, `[Series, Pc]` for several, labelled
+    /// by token; the labels of `Pc` state the share of variance. `scatter` takes it.
+    pub scores: Grid,
+    /// Share of the total variance that each component explains, 0..1: `[Pc]`.
+    pub explained: Grid,
+    /// Variance along each component: `[Pc]`, in the activation's unit squared.
+    pub variance: Grid,
+    /// Directions, orthonormal, `[Pc, D]`, f64.
+    pub components: Tensor,
+    /// What was subtracted, `[D]`, f64.
+    pub mean: Tensor,
+    /// Variance summed over all dimensions.
+    pub total: f64,
+}
+
+impl Clone for Pca {
+    fn clone(&self) -> Self {
+        Pca {
+            scores: self.scores.clone(),
+            explained: self.explained.clone(),
+            variance: self.variance.clone(),
+            components: self.components.shallow_clone(),
+            mean: self.mean.shallow_clone(),
+            total: self.total,
+        }
+    }
+}
+
+impl Pca {
+    /// Coordinates of other vectors, `[.., D]` -> `[.., Pc]`, f64.
+    pub fn transform(&self, x: &Tensor) -> Result<Tensor> {
+        let d = self.mean.size()[0];
+        ensure!(x.size().last() == Some(&d), "the vectors are {:?}, expected [.., {d}]", x.size());
+        Ok((x.to_kind(Kind::Double) - &self.mean).matmul(&self.components.tr()))
+    }
+}
+
+/// The first `k` principal components of an activation whose axes are `[Batch, Pos, ..]`, one vector
+/// for each token of each prompt; a head's axes are joined into one. Padding and each prompt's
+/// first token are left out: the first token is an attention sink far from all others, and alone
+/// would be the first component.
+///
+/// ```no_run
+/// use thalweg::{Model, Plan, Point, pca};
+/// let model = Model::load("data/models/tiny-world")?;
+/// let run = model.run(&model.tokens("Mary and John went to the store")?, &Plan::new().cache(Point::ResidPost))?;
+/// let pca = pca(&run.cache, Point::ResidPost.at(2), 2)?;
+/// assert!(pca.explained.values.sum() <= 1.0 + 1e-9);
+/// # thalweg::anyhow::Ok(())
+/// ```
+pub fn pca(cache: &Cache, site: impl Into<Site>, k: usize) -> Result<Pca> {
+    pca_from(cache, site, k, 1)
+}
+
+/// [`pca`] without the first `first` tokens of each prompt; 0 keeps all.
+pub fn pca_from(cache: &Cache, site: impl Into<Site>, k: usize, first: usize) -> Result<Pca> {
+    let site = site.into();
+    let axes = site.axes();
+    ensure!(
+        axes[..2] == [Axis::Batch, Axis::Pos],
+        "pca at {site}: its axes are {axes:?}, expected [Batch, Pos, ..]"
+    );
+    let (x, tokens) = (cache.get(site)?, cache.tokens());
+    let (mut rows, mut labels) = (Vec::new(), Vec::new());
+    for (row, pieces) in tokens.pieces().iter().enumerate().filter(|(_, p)| p.len() > first) {
+        let start = (tokens.padding(row) + first) as i64;
+        let own = x.get(row as i64).narrow(0, start, (pieces.len() - first) as i64);
+        rows.push(own.flatten(1, -1));
+        labels.extend_from_slice(&pieces[first..]);
+    }
+    ensure!(!rows.is_empty(), "pca at {site}: no prompt has more than {first} tokens");
+    let mut pca = fit(&Tensor::cat(&rows, 0), k)
+        .map_err(|error| anyhow::anyhow!("pca at {site}: {error}"))?;
+    let points = if tokens.batch() == 1 { Axis::Pos } else { Axis::Series };
+    pca.scores.axes[0].axis = points;
+    pca.scores = pca
+        .scores
+        .relabel(points, &labels)?
+        .name(&format!("PCA of {site}"))
+        .note("left out", &format!("first {first} tokens of each prompt"))
+        .note("site", &site.to_string());
+    Ok(pca)
+}
+
+/// The first `k` principal components of the rows of `x [n, D]`.
+pub fn pca_of(x: &Tensor, k: usize) -> Result<Pca> {
+    fit(x, k).map_err(|error| anyhow::anyhow!("pca: {error}"))
+}
+
+fn fit(x: &Tensor, k: usize) -> Result<Pca> {
+    let &[n, d] = x.size().as_slice() else {
+        anyhow::bail!("the data are {:?}, expected [points, dimensions]", x.size())
+    };
+    ensure!(n > 1, "{n} points, expected at least 2");
+    let most = d.min(n - 1);
+    ensure!(
+        k > 0 && k as i64 <= most,
+        "{k} components of {n} points in {d} dimensions, expected 1 to {most}"
+    );
+    let x = x.detach().to_kind(Kind::Double);
+    ensure!(bool::try_from(x.isfinite().all())?, "the data hold a non-finite number");
+    let mean = x.mean_dim([0i64].as_slice(), false, None);
+    let centred = &x - &mean;
+    let total = centred.square().sum(None).double_value(&[]) / (n - 1) as f64;
+    ensure!(total > 0.0, "all {n} points are equal, so no direction has variance");
+    let (variance, components) = axes_of_variance(&centred, k as i64)?;
+    let scores = centred.matmul(&components.tr());
+    let shares = Vec::<f64>::try_from(&variance / total)?;
+    let names: Vec<String> = shares
+        .iter()
+        .enumerate()
+        .map(|(i, share)| format!("PC{} ({:.1} %)", i + 1, 100.0 * share))
+        .collect();
+    let scores = Grid::of(&scores, &[Axis::Series, Axis::Pc], "activation")?
+        .relabel(Axis::Pc, &names)?
+        .name("PCA")
+        .note("points", &n.to_string())
+        .note("signs", "largest loading of each component positive");
+    let per_component = |values: &Tensor, unit: &str| Grid::of(values, &[Axis::Pc], unit);
+    Ok(Pca {
+        scores,
+        explained: per_component(&(&variance / total), "share of total variance")?
+            .name("explained variance"),
+        variance: per_component(&variance, "variance")?,
+        components,
+        mean,
+        total,
+    })
+}
+
+/// Variance along, and direction of, the `k` components of centred rows: `[k]`, `[k, D]`.
+fn axes_of_variance(centred: &Tensor, k: i64) -> Result<(Tensor, Tensor)> {
+    let (n, d) = (centred.size()[0], centred.size()[1]);
+    let (variance, components) = if n < d {
+        let (_, singular, directions) = centred.f_svd(true, true)?;
+        (singular.square() / (n - 1) as f64, directions.tr())
+    } else {
+        let covariance = centred.tr().matmul(centred) / (n - 1) as f64;
+        let (values, vectors) = covariance.f_linalg_eigh("L")?; // ascending
+        (values.flip([0i64]).clamp_min(0.0), vectors.tr().flip([0i64]))
+    };
+    let components = components.narrow(0, 0, k);
+    let largest = components.abs().argmax(1, true);
+    let signs = components.gather(1, &largest, false).sign();
+    Ok((variance.narrow(0, 0, k), (components * signs).contiguous()))
+}

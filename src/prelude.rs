@@ -1,0 +1,19 @@
+//! The names a notebook types: `use thalweg::prelude::*;`. `Result` is not among them, so that the
+//! standard one keeps its meaning.
+
+pub use crate::analysis::{
+    Motif, ablation_curve, attention_pattern, attention_patterns, attribution, attribution_sites,
+    head_attribution, head_scores, lens, lens_top, logit_lens, pca, random_heads, repeated_tokens,
+    resid_cosines, resid_norms, top_heads,
+};
+pub use crate::grid::Grid;
+pub use crate::hook::cache::Cache;
+pub use crate::hook::intervention::Intervention;
+pub use crate::hook::metric::{Answers, Metric};
+pub use crate::hook::plan::{Attention, Plan};
+pub use crate::hook::site::{Axis, Point, Site};
+pub use crate::hook::sites::Sites;
+pub use crate::index::Position;
+pub use crate::model::{Model, Run, W};
+pub use crate::text::Tokens;
+pub use tch::{Device, Kind, Tensor};
