@@ -15,7 +15,7 @@ use tch::{Device, Kind, Tensor};
 use crate::hook::site::Axis;
 
 pub use rank::Cell;
-pub(crate) use show::number;
+pub(crate) use show::{emit, escape, number};
 
 /// One axis of a [`Grid`]: what it means, and a label for each index.
 #[derive(Debug, Clone, PartialEq, Eq)]

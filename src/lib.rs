@@ -32,6 +32,7 @@
 
 pub mod analysis;
 pub mod config;
+pub mod figure;
 mod files;
 pub mod grid;
 pub mod hook;
@@ -43,6 +44,7 @@ pub mod text;
 
 pub use analysis::*;
 pub use config::{Config, Rope, RopeScaling};
+pub use figure::{Bundle, Figure, Origin, attention, bars, heatmap, lines, scatter};
 pub use grid::{Cell, Grid, GridAxis, Interval};
 pub use hook::cache::Cache;
 pub use hook::intervention::Intervention;

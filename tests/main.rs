@@ -1,6 +1,7 @@
 //! All integration tests in one binary: each would link libtorch again.
 
 mod analysis;
+mod figures;
 mod golden;
 mod grid;
 mod interventions;

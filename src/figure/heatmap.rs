@@ -1,0 +1,94 @@
+//! Coloured cells: layer by position, layer by head, anything by anything.
+
+use anyhow::{Result, ensure};
+use ndarray::Array2;
+
+use super::style::{Origin, Writing};
+use super::{Figure, Kind, panels, text};
+use crate::grid::Grid;
+
+/// Most cells that text is written into: plotly makes one element of each.
+const MAX_TEXT: usize = 1_500;
+/// Characters of a cell's text.
+const TEXT_LENGTH: usize = 8;
+
+/// A heatmap of the last two axes, the last one along x. Axes before them (two at most) become
+/// panels that share one colour range; axes of a single index are dropped.
+///
+/// Colours follow the numbers: red, white at zero, blue over a symmetric range if they change sign;
+/// light to dark if they do not; from -1 to 1 for cosines and for normalised effects. Cells that do
+/// not exist stay grey. Layer 0 stands at the bottom, index 0 of any other vertical axis at the top
+/// ([`Figure::origin`] changes that). A number that is not finite is an error that says where.
+///
+/// ```
+/// use thalweg::{Axis, Grid, heatmap, ndarray::array};
+/// let effect = Grid::from_array(array![[0.1, -0.8], [0.0, 0.3]], &[Axis::Layer, Axis::Head], "logits")?;
+/// let figure = heatmap(&effect.name("Direct effect"))?;
+/// assert!(figure.bundle()?.text.contains("min -0.8 at L0 H1"));
+/// # anyhow::Ok(())
+/// ```
+pub fn heatmap(grid: &Grid) -> Result<Figure> {
+    Figure::chart(Kind::Heatmap, panels::prepared(grid, "a heatmap", 4)?)
+}
+
+impl Figure {
+    /// Where index 0 of the vertical axis stands, in heatmaps and attention patterns.
+    pub fn origin(self, origin: Origin) -> Figure {
+        self.styled(|style| style.origin = Some(origin))
+    }
+
+    /// The values that the two ends of the colours stand for. Zero stays white if it lies between.
+    /// An error unless both are finite and the first is the smaller.
+    pub fn range(self, low: f64, high: f64) -> Result<Figure> {
+        ensure!(
+            low.is_finite() && high.is_finite() && low < high,
+            "a colour range needs two finite numbers, the smaller first; found {low} and {high}"
+        );
+        Ok(self.styled(|style| style.range = Some((low, high))))
+    }
+
+    /// Writes text into the cells of a heatmap, for instance the most likely token: one row for
+    /// each row of the grid. Longer text is cut to 8 characters; the hover keeps all of it.
+    pub fn text<R: AsRef<[S]>, S: AsRef<str>>(self, rows: &[R]) -> Result<Figure> {
+        let (height, width) = self.cell_shape()?;
+        let widths: Vec<usize> = rows.iter().map(|row| row.as_ref().len()).collect();
+        ensure!(
+            widths.len() == height && widths.iter().all(|w| *w == width),
+            "text for a heatmap of {height} rows by {width} columns has rows of {widths:?}"
+        );
+        let flat =
+            rows.iter().flat_map(|row| row.as_ref().iter().map(|s| text::visible(s.as_ref())));
+        let written = Array2::from_shape_vec((height, width), flat.collect())?;
+        Ok(self.styled(|style| style.writing = Writing::Text(written.clone())))
+    }
+
+    /// Writes the values into the cells of a heatmap.
+    pub fn text_values(self) -> Result<Figure> {
+        self.cell_shape()?;
+        Ok(self.styled(|style| style.writing = Writing::Values))
+    }
+
+    /// Rows and columns of a heatmap that text may be written into.
+    fn cell_shape(&self) -> Result<(usize, usize)> {
+        let Some((Kind::Heatmap, grid)) = self.single() else {
+            anyhow::bail!("text is written into the cells of a heatmap; this is {self:?}")
+        };
+        let [height, width] = *grid.shape() else {
+            anyhow::bail!(
+                "text is written into a single panel; this heatmap has axes {}",
+                grid.axes_text()
+            )
+        };
+        let cells = height * width;
+        ensure!(
+            cells <= MAX_TEXT,
+            "text in {cells} cells cannot be read: {MAX_TEXT} at most; select fewer"
+        );
+        Ok((height, width))
+    }
+}
+
+/// What fits into a cell.
+pub(super) fn cell_text(text: &str) -> String {
+    text::cut(text, TEXT_LENGTH)
+}

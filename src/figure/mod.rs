@@ -1,0 +1,275 @@
+//! Figures: a [`Grid`] drawn so that a notebook, a code host, a paper and a terminal each show it.
+//!
+//! A chart (`heatmap`, `lines`, ...) turns a grid into a `scene`: what stands where, in pixels. The
+//! scene is written twice, as plotly JSON and as SVG, and `bundle` joins the two. This module knows
+//! neither tensors nor models.
+
+mod attention;
+mod bars;
+mod bundle;
+mod colors;
+mod heatmap;
+mod layout;
+mod lines;
+mod page;
+mod panels;
+mod plotly_json;
+mod plotly_traces;
+mod png;
+mod scatter;
+mod scene;
+mod style;
+mod svg;
+mod svg_marks;
+mod text;
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::grid::{Grid, emit};
+use scene::{Page, Scene};
+use style::Style;
+
+pub use attention::attention;
+pub use bars::bars;
+pub use bundle::Bundle;
+pub use heatmap::heatmap;
+pub use lines::lines;
+pub use scatter::scatter;
+pub use style::Origin;
+
+/// A chart, or several side by side. The last expression of a notebook cell shows it; setters take
+/// and return it by value.
+///
+/// ```no_run
+/// use thalweg::{Axis, Figure, Grid, heatmap, lines, ndarray::array};
+/// let norms = Grid::from_array(array![[1.0, 2.0], [3.0, 5.0]], &[Axis::Layer, Axis::Pos], "L2 norm")?;
+/// let both = Figure::row(&[heatmap(&norms)?, lines(&norms)?]);
+/// both.title("Residual norms").save("norms.svg")?;
+/// # anyhow::Ok(())
+/// ```
+#[derive(Clone)]
+pub struct Figure {
+    content: Content,
+    forced: bool,
+}
+
+#[derive(Clone)]
+enum Content {
+    Chart(Box<Chart>),
+    Row(Vec<Figure>, String),
+    Column(Vec<Figure>, String),
+}
+
+#[derive(Clone)]
+struct Chart {
+    kind: Kind,
+    grid: Grid,
+    style: Style,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Heatmap,
+    Attention,
+    Lines,
+    Bars,
+    Scatter,
+}
+
+impl Figure {
+    /// Another title than the grid's name.
+    pub fn title(mut self, title: &str) -> Figure {
+        match &mut self.content {
+            Content::Chart(chart) => chart.style.title = Some(title.to_string()),
+            Content::Row(_, own) | Content::Column(_, own) => *own = title.to_string(),
+        }
+        self
+    }
+
+    /// Several figures side by side, as one: a cell shows only one figure.
+    pub fn row(figures: &[Figure]) -> Figure {
+        let forced = figures.iter().any(|figure| figure.forced);
+        Figure { content: Content::Row(figures.to_vec(), String::new()), forced }
+    }
+
+    /// Several figures under one another, as one: a cell shows only one figure.
+    pub fn column(figures: &[Figure]) -> Figure {
+        let forced = figures.iter().any(|figure| figure.forced);
+        Figure { content: Content::Column(figures.to_vec(), String::new()), forced }
+    }
+
+    /// Shows or saves the figure however large it is. Without this, one that takes more than 10 MB
+    /// is refused: notebooks of that size no longer open in most editors.
+    pub fn forced(mut self) -> Figure {
+        self.forced = true;
+        self
+    }
+
+    /// Everything a notebook stores for this figure: plotly JSON, HTML, SVG and text.
+    ///
+    /// An error if that is more than 10 MB, unless the figure is [`Figure::forced`].
+    pub fn bundle(&self) -> Result<Bundle> {
+        if !self.forced {
+            bundle::check_cells(self.cells())?;
+        }
+        let bundle = Bundle::of(&self.page())?;
+        if !self.forced {
+            bundle.check_size()?;
+        }
+        Ok(bundle)
+    }
+
+    /// Writes the figure to a file whose ending says how: `.svg` (papers, code hosts), `.html` (a
+    /// page that needs nothing else) or `.json` (plotly).
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("");
+        ensure!(
+            ["svg", "html", "json"].contains(&ending),
+            "cannot save a figure as {}: the ending must be .svg, .html or .json",
+            path.display()
+        );
+        let bundle = self.bundle()?;
+        let content = match ending {
+            "svg" => bundle.svg,
+            "html" => bundle.page(),
+            _ => bundle.plotly,
+        };
+        std::fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Shows the figure in a notebook; a figure that is refused shows the reason.
+    pub fn evcxr_display(&self) {
+        match self.bundle() {
+            Ok(bundle) => emit(&[
+                ("application/vnd.plotly.v1+json", &bundle.plotly),
+                ("text/html", &bundle.html),
+                ("image/svg+xml", &bundle.svg),
+                ("text/plain", &bundle.text),
+            ]),
+            Err(error) => emit(&[("text/plain", &format!("this figure is not shown: {error}"))]),
+        }
+    }
+
+    /// A chart of a grid, after every check that does not depend on later settings.
+    fn chart(kind: Kind, grid: Grid) -> Result<Figure> {
+        grid.check()?;
+        if let Some(empty) = grid.axes.iter().find(|axis| axis.is_empty()) {
+            bail!("nothing to draw: axis {} is empty; axes are {}", empty.axis, grid.axes_text());
+        }
+        finite(&grid)?;
+        ensure!(
+            grid.present().next().is_some(),
+            "nothing to draw: every cell of {grid:?} is missing"
+        );
+        let chart = Chart { kind, grid, style: Style::default() };
+        Ok(Figure { content: Content::Chart(Box::new(chart)), forced: false })
+    }
+
+    /// The same figure with other settings; those of a row or column apply to each of its charts.
+    fn styled(mut self, change: impl Fn(&mut Style)) -> Figure {
+        self.each_style(&change);
+        self
+    }
+
+    fn each_style(&mut self, change: &dyn Fn(&mut Style)) {
+        match &mut self.content {
+            Content::Chart(chart) => change(&mut chart.style),
+            Content::Row(figures, _) | Content::Column(figures, _) => {
+                figures.iter_mut().for_each(|figure| figure.each_style(change));
+            }
+        }
+    }
+
+    /// Kind and grid, if the figure is one chart.
+    fn single(&self) -> Option<(Kind, &Grid)> {
+        match &self.content {
+            Content::Chart(chart) => Some((chart.kind, &chart.grid)),
+            _ => None,
+        }
+    }
+
+    fn cells(&self) -> usize {
+        match &self.content {
+            Content::Chart(chart) => chart.grid.values.len(),
+            Content::Row(figures, _) | Content::Column(figures, _) => {
+                figures.iter().map(Figure::cells).sum()
+            }
+        }
+    }
+
+    fn page(&self) -> Page {
+        match &self.content {
+            Content::Chart(chart) => Page::of(chart.scene()),
+            Content::Row(figures, title) => Page::row(figures.iter().map(Figure::page), title),
+            Content::Column(figures, title) => {
+                Page::column(figures.iter().map(Figure::page), title)
+            }
+        }
+    }
+}
+
+impl Chart {
+    fn scene(&self) -> Scene {
+        let (grid, style) = (&self.grid, &self.style);
+        let mut scene = match self.kind {
+            Kind::Heatmap => panels::scene(grid, style, false),
+            Kind::Attention => panels::scene(grid, style, true),
+            Kind::Lines => lines::scene(grid, style),
+            Kind::Bars => bars::scene(grid, style),
+            Kind::Scatter => scatter::scene(grid, style),
+        };
+        scene.summary = self.summary();
+        scene
+    }
+
+    fn summary(&self) -> String {
+        let kind = format!("{:?}", self.kind).to_lowercase();
+        let named = match &self.style.title {
+            Some(title) => self.grid.clone().name(title),
+            None => self.grid.clone(),
+        };
+        let summary = named.summary();
+        format!("{kind}: {}", summary.strip_prefix("Grid ").unwrap_or(&summary))
+    }
+}
+
+/// Fails, naming the first place, if a cell that exists, or a bound, is not finite.
+fn finite(grid: &Grid) -> Result<()> {
+    let bad: Vec<(Vec<usize>, f64)> =
+        grid.present().filter(|(_, value)| !value.is_finite()).collect();
+    if let Some((index, value)) = bad.first() {
+        bail!(
+            "cannot draw {value} at {}, one of {} values that are not finite; mark them with missing_where if \
+             they do not exist",
+            grid.cell_name(index),
+            bad.len()
+        );
+    }
+    if let Some(interval) = &grid.interval {
+        for (index, _) in grid.present() {
+            let at = ndarray::IxDyn(&index);
+            let ends = [interval.low[at.clone()], interval.high[at]];
+            ensure!(
+                ends.iter().all(|end| end.is_finite()),
+                "cannot draw the bounds {ends:?} at {}: they are not finite",
+                grid.cell_name(&index)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// One line: what is drawn, and its numbers.
+impl fmt::Debug for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.content {
+            Content::Chart(chart) => f.write_str(&chart.summary()),
+            Content::Row(figures, _) => write!(f, "row of {figures:?}"),
+            Content::Column(figures, _) => write!(f, "column of {figures:?}"),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Several scenes on one page.
+
+use super::layout::TITLE_SIZE;
+use super::scene::{Page, Scene};
+use super::text;
+
+/// Pixels between neighbours.
+const GAP: f64 = 28.0;
+
+impl Page {
+    /// A page with one scene.
+    pub(super) fn of(scene: Scene) -> Page {
+        Page {
+            width: scene.width,
+            height: scene.height,
+            scenes: vec![(0.0, 0.0, scene)],
+            headings: Vec::new(),
+        }
+    }
+
+    /// Pages side by side.
+    pub(super) fn row(pages: impl Iterator<Item = Page>, title: &str) -> Page {
+        Page::joined(pages, title, |page, at| (page.width + at + GAP, (at, 0.0)))
+    }
+
+    /// Pages under one another.
+    pub(super) fn column(pages: impl Iterator<Item = Page>, title: &str) -> Page {
+        Page::joined(pages, title, |page, at| (page.height + at + GAP * 0.5, (0.0, at)))
+    }
+
+    /// `place` takes a page and how far the row or column has come, and gives how far it then is
+    /// and the page's corner.
+    fn joined(
+        pages: impl Iterator<Item = Page>,
+        title: &str,
+        place: impl Fn(&Page, f64) -> (f64, (f64, f64)),
+    ) -> Page {
+        let mut whole = Page::default();
+        let mut at = 0.0;
+        let top = if title.is_empty() { 0.0 } else { TITLE_SIZE * 2.2 };
+        for page in pages {
+            let (next, (dx, dy)) = place(&page, at);
+            let dy = dy + top;
+            whole.width = whole.width.max(dx + page.width);
+            whole.height = whole.height.max(dy + page.height);
+            for (x, y, scene) in page.scenes {
+                whole.scenes.push((x + dx, y + dy, scene.moved(dx, dy)));
+            }
+            whole
+                .headings
+                .extend(page.headings.into_iter().map(|(x, y, text)| (x + dx, y + dy, text)));
+            at = next;
+        }
+        if !title.is_empty() {
+            whole.headings.insert(0, (12.0, 0.0, text::visible_words(title)));
+        }
+        (whole.width, whole.height) = (whole.width.max(200.0), whole.height.max(40.0));
+        whole
+    }
+
+    /// The figure in words, one scene after the other.
+    pub(super) fn summary(&self) -> String {
+        let headings = self.headings.iter().map(|(_, _, text)| text.as_str());
+        let scenes = self.scenes.iter().map(|(_, _, scene)| scene.summary.as_str());
+        headings.chain(scenes).collect::<Vec<_>>().join("; ")
+    }
+}

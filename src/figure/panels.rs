@@ -1,0 +1,294 @@
+//! Panels of coloured cells that share one colour range: a heatmap is one, attention is many.
+
+use anyhow::{Result, ensure};
+use ndarray::{Array2, IxDyn};
+
+use super::colors::{ABSENT, Scale};
+use super::layout::{self, LABEL_SIZE, NAME_SIZE, labelled};
+use super::scene::{Cells, ColorBar, Frame, Mark, Panel, Ruler, Scene};
+use super::style::{Origin, Style, Writing};
+use super::text;
+use crate::grid::{Grid, GridAxis, number};
+use crate::hook::site::Axis;
+
+/// Most cells whose hover carries code: one string each.
+const MAX_CODE: usize = 5_000;
+/// Above this many cells attention is stored with two decimals, else with three.
+const MANY_CELLS: usize = 60_000;
+/// Width that panels aim at together, in pixels: an article's column in a notebook.
+const AIM: f64 = 860.0;
+
+/// How panels are sized and placed.
+pub(super) struct Plan {
+    columns: usize,
+    size: (f64, f64),
+    gap: (f64, f64),
+    /// Font size of tick labels.
+    label: f64,
+}
+
+/// The scene for a grid of `[.., y, x]`: one panel for each index of the outer axes.
+pub(super) fn scene(grid: &Grid, style: &Style, square: bool) -> Scene {
+    let (outer, inner) = grid.axes.split_at(grid.axes.len() - 2);
+    let (y_axis, x_axis) = (&inner[0], &inner[1]);
+    let scale = range(grid, style, square);
+    let plan = plan(outer, (y_axis.len(), x_axis.len()), longest_text(grid, style), square);
+    let count = outer.iter().map(GridAxis::len).product::<usize>();
+    let x = labelled(
+        text::axis_name(x_axis.axis),
+        text::names(x_axis, 14),
+        plan.size.0,
+        true,
+        plan.label,
+    );
+    let y = labelled(
+        text::axis_name(y_axis.axis),
+        text::names(y_axis, 18),
+        plan.size.1,
+        false,
+        plan.label,
+    );
+    let y = oriented(y, style.origin.unwrap_or_else(|| default_origin(y_axis.axis)));
+    let (left, bottom) = (y.title_at + 12.0, x.title_at + 14.0);
+    let rows = count.div_ceil(plan.columns);
+    let inner_width = plan.columns as f64 * (plan.size.0 + plan.gap.0) - plan.gap.0;
+    let inner_height = rows as f64 * (plan.size.1 + plan.gap.1) - plan.gap.1;
+    let (bar, right) = color_bar(grid, scale, inner_height);
+    let mut scene = Scene { width: (left + inner_width + right).max(380.0), ..Scene::default() };
+    scene.head(grid, style);
+    let panel_title = if count > 1 { NAME_SIZE * 1.5 } else { 0.0 };
+    let top = layout::head_height(&scene.title, &scene.notes) + panel_title;
+    let frames = layout::tiles(count, plan.columns, (left, top), plan.size, plan.gap);
+    scene.height = top + inner_height + bottom;
+    scene.bar = Some(ColorBar {
+        frame: Frame { x: left + inner_width + 18.0, y: top, ..bar.frame },
+        ..bar
+    });
+    let decimals = square.then(|| decimals(grid)).flatten();
+    for (i, frame) in frames.into_iter().enumerate() {
+        let at = outer_index(outer, i);
+        let last_in_column = i + plan.columns >= count;
+        let first_in_row = i % plan.columns == 0;
+        let cells = cells(grid, style, &at, decimals);
+        scene.panels.push(Panel {
+            frame,
+            title: cells.name.clone(),
+            x: if last_in_column { x.clone() } else { bare(&x) },
+            y: if first_in_row { y.clone() } else { bare(&y) },
+            background: ABSENT,
+            marks: vec![Mark::Cells(cells)],
+        });
+    }
+    scene
+}
+
+/// Layer 0 stands at the bottom, for the residual stream flows upwards; all else reads downwards.
+fn default_origin(axis: Axis) -> Origin {
+    if axis == Axis::Layer { Origin::Bottom } else { Origin::Top }
+}
+
+fn oriented(ruler: Ruler, origin: Origin) -> Ruler {
+    match origin {
+        Origin::Bottom => ruler,
+        Origin::Top => Ruler { from: ruler.to, to: ruler.from, ..ruler },
+    }
+}
+
+/// The same ruler without title and labels, for panels that stand inside.
+fn bare(ruler: &Ruler) -> Ruler {
+    Ruler { title: String::new(), size: 0.0, ..ruler.clone() }
+}
+
+fn outer_index(outer: &[GridAxis], mut i: usize) -> Vec<usize> {
+    let mut at = vec![0; outer.len()];
+    for (place, axis) in outer.iter().enumerate().rev() {
+        at[place] = i % axis.len();
+        i /= axis.len();
+    }
+    at
+}
+
+/// `L2H3`, or the labels of the outer axes joined.
+fn panel_name(outer: &[GridAxis], at: &[usize]) -> String {
+    let labels: Vec<String> = outer
+        .iter()
+        .zip(at)
+        .map(|(axis, i)| text::cut(&text::visible(&axis.labels[*i]), 24))
+        .collect();
+    labels.join(if heads(outer) { "" } else { " · " })
+}
+
+/// True for axes layer and head with labels `L2` and `H3`, which joined name a head.
+fn heads(axes: &[GridAxis]) -> bool {
+    let named = |axis: &GridAxis, which: Axis, letter: char| {
+        axis.axis == which && axis.labels.iter().all(|label| label.starts_with(letter))
+    };
+    match axes {
+        [layer, head] => named(layer, Axis::Layer, 'L') && named(head, Axis::Head, 'H'),
+        _ => false,
+    }
+}
+
+fn cells(grid: &Grid, style: &Style, at: &[usize], decimals: Option<u32>) -> Cells {
+    let (outer, inner) = grid.axes.split_at(grid.axes.len() - 2);
+    let shape = (inner[0].len(), inner[1].len());
+    let full = |(y, x): (usize, usize)| [at, &[y, x]].concat();
+    let values = Array2::from_shape_fn(shape, |cell| {
+        let index = full(cell);
+        if grid.exists(&index) { grid.values[IxDyn(&index)] } else { f64::NAN }
+    });
+    let written = match &style.writing {
+        Writing::Nothing => None,
+        Writing::Values => Some(values.mapv(|v| if v.is_nan() { String::new() } else { short(v) })),
+        Writing::Text(text) => Some(text.clone()),
+    };
+    let code = grid.code.as_ref().filter(|_| grid.values.len() <= MAX_CODE);
+    let code = code.map(|template| {
+        Array2::from_shape_fn(shape, |cell| filled(template, &grid.axes, &full(cell)))
+    });
+    Cells {
+        values,
+        name: panel_name(outer, at),
+        x_name: text::axis_name(inner[1].axis).to_string(),
+        y_name: text::axis_name(inner[0].axis).to_string(),
+        unit: grid.unit.clone(),
+        heads: heads(inner),
+        text: written,
+        code,
+        decimals,
+    }
+}
+
+/// Three significant digits and no more than fit a cell.
+fn short(value: f64) -> String {
+    let text = number(value);
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 0.01 && text.chars().count() > 5 => format!("{value:.2}"),
+        _ => text,
+    }
+}
+
+/// A code template with the indices of one cell.
+fn filled(template: &str, axes: &[GridAxis], index: &[usize]) -> String {
+    axes.iter().zip(index).fold(template.to_string(), |code, (axis, i)| {
+        code.replace(&format!("{{{}}}", axis.axis.to_string().to_lowercase()), &i.to_string())
+    })
+}
+
+/// Attention is stored with few decimals, for there is much of it.
+fn decimals(grid: &Grid) -> Option<u32> {
+    let probabilities = grid.present().all(|(_, value)| (0.0..=1.0).contains(&value));
+    probabilities.then_some(if grid.values.len() > MANY_CELLS { 2 } else { 3 })
+}
+
+fn longest_text(grid: &Grid, style: &Style) -> Option<usize> {
+    let longest = |text: &Array2<String>| text.iter().map(|t| t.chars().count()).max().unwrap_or(1);
+    match &style.writing {
+        Writing::Nothing => None,
+        Writing::Values => grid.present().map(|(_, value)| short(value).len()).max(),
+        Writing::Text(text) => Some(longest(text)),
+    }
+}
+
+/// The colours' range: as set, or from what the numbers mean, or from the numbers.
+fn range(grid: &Grid, style: &Style, attention: bool) -> Scale {
+    if let Some((low, high)) = style.range {
+        return Scale::within(low, high);
+    }
+    let (least, most) =
+        grid.present().fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), (_, v)| {
+            (least.min(v), most.max(v))
+        });
+    let (least, most) = if least <= most { (least, most) } else { (0.0, 1.0) };
+    let within = |low: f64, high: f64| least >= low && most <= high;
+    if grid.unit.to_lowercase().starts_with("cosine") && within(-1.001, 1.001) {
+        return Scale::choose(-1.0, 1.0, true);
+    }
+    if attention && within(0.0, 1.0001) {
+        return Scale::within(0.0, 1.0);
+    }
+    // Normalised effects: 0 white, 1 full blue, so that two figures compare.
+    if grid.zero_one.is_some() {
+        return Scale::choose(least.min(-1.0), most.max(1.0), true);
+    }
+    Scale::choose(least, most, false)
+}
+
+fn color_bar(grid: &Grid, scale: Scale, height: f64) -> (ColorBar, f64) {
+    let height = height.min(260.0);
+    let mut title = grid.unit.clone();
+    if let Some((zero, one)) = &grid.zero_one {
+        title = format!("{title} (0 = {zero}, 1 = {one})");
+    }
+    let title = text::wrap(&title, NAME_SIZE, height.max(110.0));
+    let mut ticks =
+        layout::round_ticks(scale.low, scale.high, ((height / 40.0) as usize).clamp(2, 6));
+    ticks.retain(|(value, _)| *value >= scale.low - 1e-12 && *value <= scale.high + 1e-12);
+    let widest = ticks.iter().map(|(_, label)| text::width(label, LABEL_SIZE)).fold(0.0, f64::max);
+    let right = 18.0 + 14.0 + 7.0 + widest + title.len() as f64 * NAME_SIZE * 1.25 + 16.0;
+    let frame = Frame { x: 0.0, y: 0.0, w: 14.0, h: height };
+    (ColorBar { scale, frame, title, ticks }, right)
+}
+
+/// Sizes for panels of `(rows, columns)` cells.
+fn plan(
+    outer: &[GridAxis],
+    (rows, columns): (usize, usize),
+    text: Option<usize>,
+    square: bool,
+) -> Plan {
+    let count: usize = outer.iter().map(GridAxis::len).product();
+    let across = match (outer, square) {
+        ([], _) => 1,
+        ([_, inner], true) if inner.len() <= 16 => inner.len(),
+        ([_, inner], false) if inner.len() <= 4 => inner.len(),
+        (_, false) => count.min(3),
+        (_, true) if count <= 4 => count,
+        (_, true) if count <= 12 => 4,
+        (_, true) if count <= 24 => 6,
+        (_, true) => 8,
+    };
+    let gap = (14.0, if count > 1 { NAME_SIZE * 1.5 + 8.0 } else { 0.0 });
+    let room = (AIM - (across - 1) as f64 * gap.0) / across as f64;
+    if square {
+        let side = room.clamp(44.0, 320.0).min(26.0 * columns.max(rows).max(2) as f64);
+        let shape = (
+            side * columns as f64 / rows.max(columns) as f64,
+            side * rows as f64 / rows.max(columns) as f64,
+        );
+        return Plan {
+            columns: across,
+            size: shape,
+            gap,
+            label: if side < 150.0 { 9.0 } else { 10.0 },
+        };
+    }
+    let wide = match text {
+        Some(longest) => (longest as f64 * 6.8 + 8.0).clamp(34.0, 76.0),
+        None => (room.min(680.0) / columns as f64).min(if columns < 8 { 46.0 } else { 38.0 }),
+    };
+    let high = (420.0 / rows as f64).clamp(if text.is_some() { 20.0 } else { 0.0 }, 28.0);
+    let size = ((wide * columns as f64).max(60.0), (high * rows as f64).max(28.0));
+    Plan { columns: across, size, gap, label: LABEL_SIZE }
+}
+
+/// The grid as a figure of cells takes it: checked, finite, with at least two axes.
+pub(super) fn prepared(grid: &Grid, what: &str, most_axes: usize) -> Result<Grid> {
+    grid.check()?;
+    let mut grid = grid.squeeze_to(2);
+    if grid.axes.len() == 1 {
+        let row = GridAxis { axis: Axis::Series, labels: vec![String::new()] };
+        grid.axes.insert(0, row);
+        let wider = |array: ndarray::ArrayD<f64>| array.insert_axis(ndarray::Axis(0));
+        grid.values = wider(grid.values);
+        grid.missing = grid.missing.map(|missing| missing.insert_axis(ndarray::Axis(0)));
+        grid.interval = None;
+    }
+    ensure!(
+        (2..=most_axes).contains(&grid.axes.len()),
+        "{what} takes a grid of 1 to {most_axes} axes, found {}: select or mean over some of them",
+        grid.axes_text()
+    );
+    Ok(grid)
+}

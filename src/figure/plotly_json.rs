@@ -1,0 +1,388 @@
+//! A page as plotly JSON: `{data, layout, config}`.
+//!
+//! Layout, configuration and the traces that the plotly crate models come from it. Its typed layout
+//! ends at eight axes and one colour axis, so axes, colour axes, legends and annotations are structs
+//! of ours, merged into what it serialises.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use plotly::common::{Anchor, Font, Reference, Title};
+use plotly::layout::{HoverMode, Margin};
+use plotly::{Configuration, Layout};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::colors::{FAINT, INK, SOFT, rgb};
+use super::layout::{LABEL_SIZE, NAME_SIZE, NOTE_SIZE, TITLE_SIZE};
+use super::plotly_traces::{self, Place};
+use super::scene::{ColorBar, Frame, Legend, Page, Panel, Ruler, Scene};
+use super::text::plotly as shown;
+
+/// Fonts of every figure, here and in the SVG.
+pub(super) const FONTS: &str = "Helvetica Neue, Helvetica, Arial, DejaVu Sans, sans-serif";
+
+/// What the typed layout lacks: entries by name, such as `xaxis9` or `coloraxis2`.
+#[derive(Serialize, Default)]
+struct Extras {
+    annotations: Vec<Annotation>,
+    #[serde(flatten)]
+    named: BTreeMap<String, Value>,
+}
+
+#[derive(Serialize, Clone)]
+struct TextFont {
+    size: f64,
+    color: String,
+}
+
+/// One axis. Labelled axes are numeric, with the label as the tick's text and as the alias of the
+/// number, so that a hover names every index while only some ticks are drawn.
+#[derive(Serialize)]
+struct Axis {
+    domain: [f64; 2],
+    anchor: String,
+    range: [f64; 2],
+    title: AxisTitle,
+    showticklabels: bool,
+    tickfont: TextFont,
+    tickangle: f64,
+    #[serde(flatten)]
+    ticks: Option<Ticks>,
+    showgrid: bool,
+    gridcolor: String,
+    zeroline: bool,
+    zerolinecolor: String,
+    showline: bool,
+    linecolor: String,
+    exponentformat: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matches: Option<String>,
+}
+
+#[derive(Serialize)]
+struct AxisTitle {
+    text: String,
+    font: TextFont,
+    standoff: f64,
+}
+
+#[derive(Serialize)]
+struct Ticks {
+    tickmode: &'static str,
+    tickvals: Vec<f64>,
+    ticktext: Vec<String>,
+    labelalias: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct Annotation {
+    text: String,
+    x: f64,
+    y: f64,
+    xref: &'static str,
+    yref: &'static str,
+    xanchor: &'static str,
+    yanchor: &'static str,
+    align: &'static str,
+    showarrow: bool,
+    font: TextFont,
+}
+
+#[derive(Serialize)]
+struct ColorAxis {
+    colorscale: Vec<(f64, String)>,
+    cmin: f64,
+    cmax: f64,
+    colorbar: Bar,
+}
+
+#[derive(Serialize)]
+struct Bar {
+    title: BarTitle,
+    x: f64,
+    y: f64,
+    xanchor: &'static str,
+    yanchor: &'static str,
+    xpad: f64,
+    ypad: f64,
+    len: f64,
+    lenmode: &'static str,
+    thickness: f64,
+    outlinewidth: f64,
+    tickvals: Vec<f64>,
+    ticktext: Vec<String>,
+    tickfont: TextFont,
+}
+
+#[derive(Serialize)]
+struct BarTitle {
+    text: String,
+    side: &'static str,
+    font: TextFont,
+}
+
+#[derive(Serialize)]
+struct LegendBox {
+    x: f64,
+    y: f64,
+    xanchor: &'static str,
+    yanchor: &'static str,
+    font: TextFont,
+    bgcolor: &'static str,
+}
+
+/// The page in pixels, and the next number of each kind of thing.
+struct Writer<'a> {
+    page: &'a Page,
+    extras: Extras,
+    data: Vec<Value>,
+    axes: usize,
+}
+
+/// `{data, layout, config}` of a page.
+pub(super) fn json(page: &Page) -> Result<Value> {
+    let mut writer = Writer { page, extras: Extras::default(), data: Vec::new(), axes: 0 };
+    for (number, (x, y, scene)) in page.scenes.iter().enumerate() {
+        writer.scene(number + 1, (*x, *y), scene)?;
+    }
+    for (x, y, text) in &page.headings {
+        writer.note(text, (*x, y + 10.0), TITLE_SIZE + 1.0, "left");
+    }
+    let mut layout = serde_json::to_value(base_layout(page))?;
+    if let (Value::Object(layout), Value::Object(extras)) =
+        (&mut layout, serde_json::to_value(&writer.extras)?)
+    {
+        layout.extend(extras);
+    }
+    let config = Configuration::new().typeset_math(false).display_logo(false).responsive(false);
+    let mut whole = Map::new();
+    whole.insert("data".into(), Value::Array(writer.data));
+    whole.insert("layout".into(), layout);
+    whole.insert("config".into(), serde_json::to_value(config)?);
+    Ok(Value::Object(whole))
+}
+
+/// What plotly's typed layout holds.
+fn base_layout(page: &Page) -> Layout {
+    let unified = !page.scenes.is_empty() && page.scenes.iter().all(|(_, _, scene)| scene.unified);
+    let mut layout = Layout::new()
+        .auto_size(false)
+        .width(page.width.ceil() as usize)
+        .height(page.height.ceil() as usize)
+        .margin(Margin::new().left(0).right(0).top(0).bottom(0).auto_expand(false))
+        .font(Font::new().family(FONTS).size(12).color(rgb(INK)))
+        .paper_background_color("white")
+        .plot_background_color("white")
+        .hover_mode(if unified { HoverMode::XUnified } else { HoverMode::Closest })
+        .show_legend(page.scenes.iter().any(|(_, _, scene)| scene.legend.is_some()));
+    // The title of a single scene is the layout's; several scenes have theirs as annotations.
+    if let [(_, _, scene)] = &page.scenes[..] {
+        let lines: Vec<String> = scene.title.iter().map(|line| shown(line)).collect();
+        let title = Title::with_text(lines.join("<br>"))
+            .font(Font::new().size(TITLE_SIZE as usize).color(rgb(INK)))
+            .x_ref(Reference::Container)
+            .y_ref(Reference::Container)
+            .x_anchor(Anchor::Left)
+            .y_anchor(Anchor::Top)
+            .x(12.0 / page.width)
+            .y(1.0 - 10.0 / page.height);
+        layout = layout.title(title);
+    }
+    layout
+}
+
+impl Writer<'_> {
+    fn scene(&mut self, number: usize, (left, top): (f64, f64), scene: &Scene) -> Result<()> {
+        let colors = format!("coloraxis{}", suffix(number));
+        let legend = format!("legend{}", suffix(number));
+        let mut y = top + 10.0;
+        if self.page.scenes.len() > 1 {
+            for line in &scene.title {
+                self.note(line, (left + 12.0, y), TITLE_SIZE, "left");
+                y += TITLE_SIZE * 1.3;
+            }
+        } else {
+            y += scene.title.len() as f64 * TITLE_SIZE * 1.3;
+        }
+        for line in &scene.notes {
+            self.note(line, (left + 12.0, y), NOTE_SIZE, "left");
+            y += NOTE_SIZE * 1.4;
+        }
+        if let Some(bar) = &scene.bar {
+            let axis = serde_json::to_value(self.color_axis(bar))?;
+            self.extras.named.insert(colors.clone(), axis);
+        }
+        if let Some(listed) = &scene.legend {
+            self.extras.named.insert(legend.clone(), serde_json::to_value(self.legend(listed))?);
+        }
+        let first = self.axes + 1;
+        for panel in &scene.panels {
+            self.axes += 1;
+            let own = self.axes;
+            self.panel(panel, own, first)?;
+            let place = Place { axis: suffix(own), colors: &colors, legend: &legend };
+            self.data.extend(plotly_traces::of(panel, scene, &place)?);
+        }
+        Ok(())
+    }
+
+    /// Axes and title of a panel. Panels of a scene zoom together: each follows the first.
+    fn panel(&mut self, panel: &Panel, own: usize, first: usize) -> Result<()> {
+        let frame = panel.frame;
+        let (width, height) = (self.page.width, self.page.height);
+        let across = [frame.x / width, (frame.x + frame.w) / width];
+        let up = [1.0 - (frame.y + frame.h) / height, 1.0 - frame.y / height];
+        for (letter, other, ruler, domain) in
+            [('x', 'y', &panel.x, across), ('y', 'x', &panel.y, up)]
+        {
+            let matches = (own != first).then(|| format!("{letter}{}", suffix(first)));
+            let anchor = format!("{other}{}", suffix(own));
+            let axis = axis(ruler, domain, anchor, matches);
+            self.extras
+                .named
+                .insert(format!("{letter}axis{}", suffix(own)), serde_json::to_value(axis)?);
+        }
+        if panel.background != [255, 255, 255] {
+            self.background(frame, panel.background);
+        }
+        if !panel.title.is_empty() {
+            self.annotate(
+                &panel.title,
+                (frame.x + 0.5 * frame.w, frame.y - 2.0),
+                NAME_SIZE,
+                "center",
+                "bottom",
+            );
+        }
+        Ok(())
+    }
+
+    /// A filled rectangle behind a panel: plotly has one background for all of a figure's panels.
+    fn background(&mut self, frame: Frame, color: super::colors::Rgb) {
+        let (width, height) = (self.page.width, self.page.height);
+        let shape = serde_json::json!({
+            "type": "rect", "xref": "paper", "yref": "paper", "layer": "below",
+            "x0": frame.x / width, "x1": (frame.x + frame.w) / width,
+            "y0": 1.0 - (frame.y + frame.h) / height, "y1": 1.0 - frame.y / height,
+            "fillcolor": rgb(color), "line": {"width": 0},
+        });
+        let shapes =
+            self.extras.named.entry("shapes".into()).or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(shapes) = shapes {
+            shapes.push(shape);
+        }
+    }
+
+    fn note(&mut self, text: &str, at: (f64, f64), size: f64, align: &'static str) {
+        self.annotate(text, at, size, align, "top");
+    }
+
+    fn annotate(
+        &mut self,
+        text: &str,
+        at: (f64, f64),
+        size: f64,
+        align: &'static str,
+        edge: &'static str,
+    ) {
+        let color = if size < NAME_SIZE { SOFT } else { INK };
+        self.extras.annotations.push(Annotation {
+            text: shown(text),
+            x: at.0 / self.page.width,
+            y: 1.0 - at.1 / self.page.height,
+            xref: "paper",
+            yref: "paper",
+            xanchor: align,
+            yanchor: edge,
+            align,
+            showarrow: false,
+            font: TextFont { size, color: rgb(color) },
+        });
+    }
+
+    fn color_axis(&self, bar: &ColorBar) -> ColorAxis {
+        let stops = &bar.scale.stops;
+        let at = |i: usize| i as f64 / (stops.len() - 1) as f64;
+        let title = bar.title.iter().map(|line| shown(line)).collect::<Vec<_>>().join("<br>");
+        ColorAxis {
+            colorscale: stops.iter().enumerate().map(|(i, color)| (at(i), rgb(*color))).collect(),
+            cmin: bar.scale.low,
+            cmax: bar.scale.high,
+            colorbar: Bar {
+                title: BarTitle {
+                    text: title,
+                    side: "right",
+                    font: TextFont { size: NAME_SIZE, color: rgb(INK) },
+                },
+                x: bar.frame.x / self.page.width,
+                y: 1.0 - bar.frame.y / self.page.height,
+                xanchor: "left",
+                yanchor: "top",
+                xpad: 0.0,
+                ypad: 0.0,
+                len: bar.frame.h,
+                lenmode: "pixels",
+                thickness: bar.frame.w,
+                outlinewidth: 0.0,
+                tickvals: bar.ticks.iter().map(|(value, _)| *value).collect(),
+                ticktext: bar.ticks.iter().map(|(_, label)| label.clone()).collect(),
+                tickfont: TextFont { size: LABEL_SIZE, color: rgb(INK) },
+            },
+        }
+    }
+
+    fn legend(&self, legend: &Legend) -> LegendBox {
+        LegendBox {
+            x: legend.x / self.page.width,
+            y: 1.0 - legend.y / self.page.height,
+            xanchor: "left",
+            yanchor: "top",
+            font: TextFont { size: LABEL_SIZE, color: rgb(INK) },
+            bgcolor: "rgba(255,255,255,0)",
+        }
+    }
+}
+
+/// plotly writes the first `xaxis`, `coloraxis` or `legend` without a number.
+fn suffix(number: usize) -> String {
+    if number == 1 { String::new() } else { number.to_string() }
+}
+
+fn axis(ruler: &Ruler, domain: [f64; 2], anchor: String, matches: Option<String>) -> Axis {
+    let labelled = !ruler.labels.is_empty();
+    let ticks = labelled.then(|| Ticks {
+        tickmode: "array",
+        tickvals: ruler.ticks.iter().map(|(at, _)| *at).collect(),
+        ticktext: ruler.ticks.iter().map(|(_, label)| shown(label)).collect(),
+        labelalias: ruler
+            .labels
+            .iter()
+            .enumerate()
+            .map(|(i, label)| (i.to_string(), shown(label)))
+            .collect(),
+    });
+    let size = if ruler.size > 0.0 { ruler.size } else { LABEL_SIZE };
+    Axis {
+        domain,
+        anchor,
+        range: [ruler.from, ruler.to],
+        title: AxisTitle {
+            text: shown(&ruler.title),
+            font: TextFont { size: NAME_SIZE, color: rgb(INK) },
+            standoff: 8.0,
+        },
+        showticklabels: ruler.size > 0.0,
+        tickfont: TextFont { size, color: rgb(INK) },
+        tickangle: ruler.angle,
+        ticks,
+        showgrid: ruler.lines,
+        gridcolor: rgb(FAINT),
+        zeroline: ruler.lines,
+        zerolinecolor: rgb(SOFT),
+        showline: !ruler.lines,
+        linecolor: rgb(SOFT),
+        exponentformat: "none",
+        matches,
+    }
+}
