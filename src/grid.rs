@@ -251,6 +251,12 @@ impl Grid {
             .filter(|(index, _)| self.exists(index))
     }
 
+    /// Value of every cell that exists, in row-major order.
+    pub(crate) fn existing(&self) -> impl Iterator<Item = f64> + '_ {
+        let gone = self.missing.iter().flatten().copied().chain(std::iter::repeat(false));
+        self.values.iter().copied().zip(gone).filter(|(_, gone)| !gone).map(|(value, _)| value)
+    }
+
     /// Fails, naming what does not fit, unless axes, labels, bounds and marks fit the values.
     /// Constructors and figures call it; call it after changing a field by hand.
     pub fn check(&self) -> Result<()> {

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::layout::{self, labelled, numeric, padded};
 use super::lines::{self, Series};
-use super::scene::{Bars, Frame, Legend, Mark, Panel, Scene};
+use super::scene::{Bars, Frame, Legend, Mark, Panel, Ruler, Scene};
 use super::style::Style;
 use super::{Figure, Kind, colors, text};
 use crate::grid::Grid;
@@ -76,7 +76,7 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
     scene.panels.push(Panel {
         frame: Frame { x: left, y: top, w: plot_width, h: plot_height },
         title: String::new(),
-        x,
+        x: Ruler { line: true, ..x },
         y,
         background: [255, 255, 255],
         marks: all.into_iter().enumerate().map(bar).collect(),

@@ -90,7 +90,7 @@ const SCRIPT: &str = r#"(function () {
     var still = box.querySelector(".thalweg-static"), target = document.createElement("div");
     try {
       var figure = JSON.parse(box.querySelector("script.thalweg-plotly").textContent);
-      box.appendChild(target);
+      still.after(target);
       Promise.resolve(window.Plotly.newPlot(target, figure.data, figure.layout, figure.config)).then(function () {
         still.style.display = "none";
         box.dataset.state = "plotly";

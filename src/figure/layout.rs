@@ -14,7 +14,10 @@ const MAX_LABELS: usize = 40;
 /// Every how many labels one is drawn, so that at most 40 are and each has `spacing` pixels.
 pub(super) fn stride(count: usize, length: f64, spacing: f64) -> usize {
     let room = ((length / spacing).floor() as usize).clamp(1, MAX_LABELS);
-    count.div_ceil(room).max(1)
+    let least = count.div_ceil(room).max(1);
+    let round =
+        [1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128, 200, 250, 256, 500, 512];
+    round.into_iter().find(|step| *step >= least).unwrap_or(least)
 }
 
 /// Indices of the labels drawn: every `step`-th, and always the last (the last layer matters most).
@@ -62,7 +65,18 @@ pub(super) fn labelled(
     };
     let title_at = depth + if along_x { 12.0 } else { 10.0 };
     let (from, to) = (-0.5, count as f64 - 0.5);
-    Ruler { title: title.to_string(), from, to, ticks, labels, angle, size, title_at, lines: false }
+    Ruler {
+        title: title.to_string(),
+        from,
+        to,
+        ticks,
+        labels,
+        angle,
+        size,
+        title_at,
+        lines: false,
+        line: false,
+    }
 }
 
 /// A ruler for numbers, with round ticks.

@@ -4,7 +4,7 @@ use anyhow::Result;
 use ndarray::IxDyn;
 
 use super::layout::{self, labelled, numeric, padded};
-use super::scene::{Frame, Legend, Line, Mark, Panel, Scene};
+use super::scene::{Frame, Legend, Line, Mark, Panel, Ruler, Scene};
 use super::style::Style;
 use super::{Figure, Kind, colors, text};
 use crate::grid::{Grid, GridAxis};
@@ -43,9 +43,8 @@ impl Figure {
 pub(super) fn at_least_one_axis(grid: &Grid) -> Grid {
     let mut grid = grid.squeeze_to(1);
     if grid.axes.is_empty() {
-        let wider = |array: ndarray::ArrayD<f64>| array.insert_axis(ndarray::Axis(0));
         grid.axes = vec![GridAxis { axis: Axis::Series, labels: vec![grid.name.clone()] }];
-        grid.values = wider(grid.values);
+        grid.values = grid.values.insert_axis(ndarray::Axis(0));
         grid.missing = grid.missing.map(|missing| missing.insert_axis(ndarray::Axis(0)));
         grid.interval = None;
     }
@@ -167,7 +166,7 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
     scene.panels.push(Panel {
         frame: Frame { x: left, y: top, w: plot_width, h: plot_height },
         title: String::new(),
-        x,
+        x: Ruler { line: true, ..x },
         y,
         background: [255, 255, 255],
         marks: all.into_iter().zip(names).map(line).collect(),

@@ -13,6 +13,7 @@ mod layout;
 mod lines;
 mod page;
 mod panels;
+mod plotly_axis;
 mod plotly_json;
 mod plotly_traces;
 mod png;
@@ -162,7 +163,7 @@ impl Figure {
         }
         finite(&grid)?;
         ensure!(
-            grid.present().next().is_some(),
+            grid.existing().next().is_some(),
             "nothing to draw: every cell of {grid:?} is missing"
         );
         let chart = Chart { kind, grid, style: Style::default() };
@@ -239,14 +240,13 @@ impl Chart {
 
 /// Fails, naming the first place, if a cell that exists, or a bound, is not finite.
 fn finite(grid: &Grid) -> Result<()> {
-    let bad: Vec<(Vec<usize>, f64)> =
-        grid.present().filter(|(_, value)| !value.is_finite()).collect();
-    if let Some((index, value)) = bad.first() {
+    let bad = grid.existing().filter(|value| !value.is_finite()).count();
+    let first = || grid.present().find(|(_, value)| !value.is_finite());
+    if let Some((index, value)) = (bad > 0).then(first).flatten() {
         bail!(
-            "cannot draw {value} at {}, one of {} values that are not finite; mark them with missing_where if \
+            "cannot draw {value} at {}, one of {bad} values that are not finite; mark them with missing_where if \
              they do not exist",
-            grid.cell_name(index),
-            bad.len()
+            grid.cell_name(&index)
         );
     }
     if let Some(interval) = &grid.interval {

@@ -8,7 +8,7 @@ use super::layout::{self, LABEL_SIZE, NAME_SIZE, labelled};
 use super::scene::{Cells, ColorBar, Frame, Mark, Panel, Ruler, Scene};
 use super::style::{Origin, Style, Writing};
 use super::text;
-use crate::grid::{Grid, GridAxis, number};
+use crate::grid::{Grid, GridAxis};
 use crate::hook::site::Axis;
 
 /// Most cells whose hover carries code: one string each.
@@ -69,12 +69,20 @@ pub(super) fn scene(grid: &Grid, style: &Style, square: bool) -> Scene {
         let at = outer_index(outer, i);
         let last_in_column = i + plan.columns >= count;
         let first_in_row = i % plan.columns == 0;
+        // Many small panels share one pair of axis titles, at the lower left.
+        let (mut x, mut y) = (x.clone(), y.clone());
+        if plan.columns > 4 && !first_in_row {
+            x.title.clear();
+        }
+        if rows > 2 && !last_in_column {
+            y.title.clear();
+        }
         let cells = cells(grid, style, &at, decimals);
         scene.panels.push(Panel {
             frame,
             title: cells.name.clone(),
-            x: if last_in_column { x.clone() } else { bare(&x) },
-            y: if first_in_row { y.clone() } else { bare(&y) },
+            x: if last_in_column { x } else { bare(&x) },
+            y: if first_in_row { y } else { bare(&y) },
             background: ABSENT,
             marks: vec![Mark::Cells(cells)],
         });
@@ -137,11 +145,14 @@ fn cells(grid: &Grid, style: &Style, at: &[usize], decimals: Option<u32>) -> Cel
         let index = full(cell);
         if grid.exists(&index) { grid.values[IxDyn(&index)] } else { f64::NAN }
     });
-    let written = match &style.writing {
-        Writing::Nothing => None,
-        Writing::Values => Some(values.mapv(|v| if v.is_nan() { String::new() } else { short(v) })),
-        Writing::Text(text) => Some(text.clone()),
-    };
+    let written =
+        match &style.writing {
+            Writing::Nothing => None,
+            Writing::Values => Some(values.mapv(|v| {
+                if v.is_nan() { String::new() } else { format!("{v:.0$}", places(grid)) }
+            })),
+            Writing::Text(text) => Some(text.clone()),
+        };
     let code = grid.code.as_ref().filter(|_| grid.values.len() <= MAX_CODE);
     let code = code.map(|template| {
         Array2::from_shape_fn(shape, |cell| filled(template, &grid.axes, &full(cell)))
@@ -159,14 +170,10 @@ fn cells(grid: &Grid, style: &Style, at: &[usize], decimals: Option<u32>) -> Cel
     }
 }
 
-/// Three significant digits and no more than fit a cell.
-fn short(value: f64) -> String {
-    let text = number(value);
-    match value.abs() {
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 0.01 && text.chars().count() > 5 => format!("{value:.2}"),
-        _ => text,
-    }
+/// Decimals that give the largest value of a grid three significant digits.
+fn places(grid: &Grid) -> usize {
+    let largest = grid.existing().fold(0.0f64, |most, value| most.max(value.abs()));
+    if largest == 0.0 { 0 } else { (2 - largest.log10().floor() as i32).clamp(0, 6) as usize }
 }
 
 /// A code template with the indices of one cell.
@@ -178,7 +185,7 @@ fn filled(template: &str, axes: &[GridAxis], index: &[usize]) -> String {
 
 /// Attention is stored with few decimals, for there is much of it.
 fn decimals(grid: &Grid) -> Option<u32> {
-    let probabilities = grid.present().all(|(_, value)| (0.0..=1.0).contains(&value));
+    let probabilities = grid.existing().all(|value| (0.0..=1.0).contains(&value));
     probabilities.then_some(if grid.values.len() > MANY_CELLS { 2 } else { 3 })
 }
 
@@ -186,7 +193,9 @@ fn longest_text(grid: &Grid, style: &Style) -> Option<usize> {
     let longest = |text: &Array2<String>| text.iter().map(|t| t.chars().count()).max().unwrap_or(1);
     match &style.writing {
         Writing::Nothing => None,
-        Writing::Values => grid.present().map(|(_, value)| short(value).len()).max(),
+        Writing::Values => {
+            grid.existing().map(|value| format!("{value:.0$}", places(grid)).len()).max()
+        }
         Writing::Text(text) => Some(longest(text)),
     }
 }
@@ -196,10 +205,9 @@ fn range(grid: &Grid, style: &Style, attention: bool) -> Scale {
     if let Some((low, high)) = style.range {
         return Scale::within(low, high);
     }
-    let (least, most) =
-        grid.present().fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), (_, v)| {
-            (least.min(v), most.max(v))
-        });
+    let (least, most) = grid
+        .existing()
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), v| (least.min(v), most.max(v)));
     let (least, most) = if least <= most { (least, most) } else { (0.0, 1.0) };
     let within = |low: f64, high: f64| least >= low && most <= high;
     if grid.unit.to_lowercase().starts_with("cosine") && within(-1.001, 1.001) {
@@ -217,13 +225,15 @@ fn range(grid: &Grid, style: &Style, attention: bool) -> Scale {
 
 fn color_bar(grid: &Grid, scale: Scale, height: f64) -> (ColorBar, f64) {
     let height = height.min(260.0);
-    let mut title = grid.unit.clone();
+    let mut title = vec![grid.unit.clone()];
     if let Some((zero, one)) = &grid.zero_one {
-        title = format!("{title} (0 = {zero}, 1 = {one})");
+        title.push(format!("0 = {zero}, 1 = {one}"));
     }
-    let title = text::wrap(&title, NAME_SIZE, height.max(110.0));
+    // The title may be longer than the bar: labels and title stand above and below it.
+    let room = height.max((height + 90.0).min(210.0));
+    let title = title.iter().flat_map(|line| text::wrap(line, NAME_SIZE, room)).collect::<Vec<_>>();
     let mut ticks =
-        layout::round_ticks(scale.low, scale.high, ((height / 40.0) as usize).clamp(2, 6));
+        layout::round_ticks(scale.low, scale.high, ((height / 28.0) as usize).clamp(3, 6));
     ticks.retain(|(value, _)| *value >= scale.low - 1e-12 && *value <= scale.high + 1e-12);
     let widest = ticks.iter().map(|(_, label)| text::width(label, LABEL_SIZE)).fold(0.0, f64::max);
     let right = 18.0 + 14.0 + 7.0 + widest + title.len() as f64 * NAME_SIZE * 1.25 + 16.0;
@@ -280,8 +290,7 @@ pub(super) fn prepared(grid: &Grid, what: &str, most_axes: usize) -> Result<Grid
     if grid.axes.len() == 1 {
         let row = GridAxis { axis: Axis::Series, labels: vec![String::new()] };
         grid.axes.insert(0, row);
-        let wider = |array: ndarray::ArrayD<f64>| array.insert_axis(ndarray::Axis(0));
-        grid.values = wider(grid.values);
+        grid.values = grid.values.insert_axis(ndarray::Axis(0));
         grid.missing = grid.missing.map(|missing| missing.insert_axis(ndarray::Axis(0)));
         grid.interval = None;
     }

@@ -13,14 +13,19 @@ use plotly::{Configuration, Layout};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::colors::{FAINT, INK, SOFT, rgb};
+use super::colors::{INK, SOFT, rgb};
 use super::layout::{LABEL_SIZE, NAME_SIZE, NOTE_SIZE, TITLE_SIZE};
+use super::plotly_axis::{TextFont, axis};
 use super::plotly_traces::{self, Place};
-use super::scene::{ColorBar, Frame, Legend, Page, Panel, Ruler, Scene};
+use super::scene::{ColorBar, Frame, Legend, Page, Panel, Scene};
 use super::text::plotly as shown;
 
 /// Fonts of every figure, here and in the SVG.
 pub(super) const FONTS: &str = "Helvetica Neue, Helvetica, Arial, DejaVu Sans, sans-serif";
+
+/// Buttons that would hide the title of a narrow figure, and one that sends its data elsewhere.
+const UNWANTED: [&str; 6] =
+    ["sendChartToCloud", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"];
 
 /// What the typed layout lacks: entries by name, such as `xaxis9` or `coloraxis2`.
 #[derive(Serialize, Default)]
@@ -28,51 +33,6 @@ struct Extras {
     annotations: Vec<Annotation>,
     #[serde(flatten)]
     named: BTreeMap<String, Value>,
-}
-
-#[derive(Serialize, Clone)]
-struct TextFont {
-    size: f64,
-    color: String,
-}
-
-/// One axis. Labelled axes are numeric, with the label as the tick's text and as the alias of the
-/// number, so that a hover names every index while only some ticks are drawn.
-#[derive(Serialize)]
-struct Axis {
-    domain: [f64; 2],
-    anchor: String,
-    range: [f64; 2],
-    title: AxisTitle,
-    showticklabels: bool,
-    tickfont: TextFont,
-    tickangle: f64,
-    #[serde(flatten)]
-    ticks: Option<Ticks>,
-    showgrid: bool,
-    gridcolor: String,
-    zeroline: bool,
-    zerolinecolor: String,
-    showline: bool,
-    linecolor: String,
-    exponentformat: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    matches: Option<String>,
-}
-
-#[derive(Serialize)]
-struct AxisTitle {
-    text: String,
-    font: TextFont,
-    standoff: f64,
-}
-
-#[derive(Serialize)]
-struct Ticks {
-    tickmode: &'static str,
-    tickvals: Vec<f64>,
-    ticktext: Vec<String>,
-    labelalias: BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -130,6 +90,7 @@ struct LegendBox {
     yanchor: &'static str,
     font: TextFont,
     bgcolor: &'static str,
+    tracegroupgap: f64,
 }
 
 /// The page in pixels, and the next number of each kind of thing.
@@ -155,11 +116,14 @@ pub(super) fn json(page: &Page) -> Result<Value> {
     {
         layout.extend(extras);
     }
-    let config = Configuration::new().typeset_math(false).display_logo(false).responsive(false);
+    let mut config = serde_json::to_value(
+        Configuration::new().typeset_math(false).display_logo(false).responsive(false),
+    )?;
+    config["modeBarButtonsToRemove"] = serde_json::to_value(UNWANTED)?;
     let mut whole = Map::new();
     whole.insert("data".into(), Value::Array(writer.data));
     whole.insert("layout".into(), layout);
-    whole.insert("config".into(), serde_json::to_value(config)?);
+    whole.insert("config".into(), config);
     Ok(Value::Object(whole))
 }
 
@@ -176,10 +140,12 @@ fn base_layout(page: &Page) -> Layout {
         .plot_background_color("white")
         .hover_mode(if unified { HoverMode::XUnified } else { HoverMode::Closest })
         .show_legend(page.scenes.iter().any(|(_, _, scene)| scene.legend.is_some()));
-    // The title of a single scene is the layout's; several scenes have theirs as annotations.
-    if let [(_, _, scene)] = &page.scenes[..] {
-        let lines: Vec<String> = scene.title.iter().map(|line| shown(line)).collect();
-        let title = Title::with_text(lines.join("<br>"))
+    // The title of a single scene is the layout's if it fits one line; several lines would be
+    // raised beyond the edge, and several scenes have theirs as annotations.
+    if let ([(_, _, scene)], []) = (&page.scenes[..], &page.headings[..])
+        && let [line] = &scene.title[..]
+    {
+        let title = Title::with_text(shown(line))
             .font(Font::new().size(TITLE_SIZE as usize).color(rgb(INK)))
             .x_ref(Reference::Container)
             .y_ref(Reference::Container)
@@ -197,7 +163,7 @@ impl Writer<'_> {
         let colors = format!("coloraxis{}", suffix(number));
         let legend = format!("legend{}", suffix(number));
         let mut y = top + 10.0;
-        if self.page.scenes.len() > 1 {
+        if self.page.scenes.len() > 1 || !self.page.headings.is_empty() || scene.title.len() > 1 {
             for line in &scene.title {
                 self.note(line, (left + 12.0, y), TITLE_SIZE, "left");
                 y += TITLE_SIZE * 1.3;
@@ -340,6 +306,7 @@ impl Writer<'_> {
             yanchor: "top",
             font: TextFont { size: LABEL_SIZE, color: rgb(INK) },
             bgcolor: "rgba(255,255,255,0)",
+            tracegroupgap: 0.0,
         }
     }
 }
@@ -347,42 +314,4 @@ impl Writer<'_> {
 /// plotly writes the first `xaxis`, `coloraxis` or `legend` without a number.
 fn suffix(number: usize) -> String {
     if number == 1 { String::new() } else { number.to_string() }
-}
-
-fn axis(ruler: &Ruler, domain: [f64; 2], anchor: String, matches: Option<String>) -> Axis {
-    let labelled = !ruler.labels.is_empty();
-    let ticks = labelled.then(|| Ticks {
-        tickmode: "array",
-        tickvals: ruler.ticks.iter().map(|(at, _)| *at).collect(),
-        ticktext: ruler.ticks.iter().map(|(_, label)| shown(label)).collect(),
-        labelalias: ruler
-            .labels
-            .iter()
-            .enumerate()
-            .map(|(i, label)| (i.to_string(), shown(label)))
-            .collect(),
-    });
-    let size = if ruler.size > 0.0 { ruler.size } else { LABEL_SIZE };
-    Axis {
-        domain,
-        anchor,
-        range: [ruler.from, ruler.to],
-        title: AxisTitle {
-            text: shown(&ruler.title),
-            font: TextFont { size: NAME_SIZE, color: rgb(INK) },
-            standoff: 8.0,
-        },
-        showticklabels: ruler.size > 0.0,
-        tickfont: TextFont { size, color: rgb(INK) },
-        tickangle: ruler.angle,
-        ticks,
-        showgrid: ruler.lines,
-        gridcolor: rgb(FAINT),
-        zeroline: ruler.lines,
-        zerolinecolor: rgb(SOFT),
-        showline: !ruler.lines,
-        linecolor: rgb(SOFT),
-        exponentformat: "none",
-        matches,
-    }
 }

@@ -53,8 +53,14 @@ fn significant(value: f64) -> Number {
     if value == 0.0 || !value.is_finite() {
         return Number(value);
     }
-    let text = format!("{value:.3e}");
-    Number(text.parse().unwrap_or(value))
+    let places = 3 - value.abs().log10().floor() as i32;
+    // Powers of ten up to 10^22 are exact, so the quotient is the double nearest to the decimal
+    // and prints with four digits.
+    match places {
+        0..=22 => Number((value * 10f64.powi(places)).round() / 10f64.powi(places)),
+        -22..0 => Number((value / 10f64.powi(-places)).round() * 10f64.powi(-places)),
+        _ => Number(value),
+    }
 }
 
 fn rounded(value: f64, decimals: Option<u32>) -> Number {

@@ -79,6 +79,8 @@ pub(super) struct Ruler {
     pub(super) title_at: f64,
     /// Draw a line across the panel at each tick, and a darker one at zero.
     pub(super) lines: bool,
+    /// Draw the axis itself.
+    pub(super) line: bool,
 }
 
 /// Something drawn in a panel.

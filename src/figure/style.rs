@@ -53,7 +53,7 @@ impl Scene {
     /// Title, notes and summary, broken to the scene's width.
     pub(super) fn head(&mut self, grid: &Grid, style: &Style) {
         let title = style.title.as_deref().unwrap_or(&grid.name);
-        self.title = text::wrap(&text::visible_words(title), TITLE_SIZE, self.width - 24.0);
+        self.title = text::wrap(&text::visible_words(title), TITLE_SIZE, self.width - 120.0);
         if grid.n > 1 {
             self.notes.push(format!("mean of n = {}", grid.n));
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::colors::{self, FAINT, INK, Rgb, SOFT, hex};
+use super::colors::{FAINT, INK, Rgb, SOFT, hex};
 use super::layout::{LABEL_SIZE, NAME_SIZE, NOTE_SIZE, TITLE_SIZE};
 use super::plotly_json::FONTS;
 use super::scene::{ColorBar, Legend, Mark, Page, Panel, Scene};
@@ -155,8 +155,7 @@ fn rules(svg: &mut Svg, panel: &Panel) {
             }
         }
     }
-    let cells = panel.marks.iter().any(|mark| matches!(mark, Mark::Cells(_)));
-    if !panel.x.lines && !cells {
+    if panel.x.line {
         svg.line((left, bottom), (right, bottom), SOFT);
     }
 }
@@ -198,20 +197,7 @@ fn labels(svg: &mut Svg, panel: &Panel) {
 
 fn color_bar(svg: &mut Svg, bar: &ColorBar) {
     let frame = bar.frame;
-    let steps = 64;
-    let high = frame.h / f64::from(steps);
-    for i in 0..steps {
-        let share = (f64::from(steps - 1 - i) + 0.5) / f64::from(steps);
-        let color = colors::sample(&bar.scale.stops, share);
-        // Half a pixel of overlap hides the seams.
-        svg.rect(
-            frame.x,
-            frame.y + f64::from(i) * high,
-            frame.w,
-            (high + 0.5).min(frame.h - f64::from(i) * high),
-            color,
-        );
-    }
+    gradient(svg, bar);
     let mut widest: f64 = 0.0;
     for (value, label) in &bar.ticks {
         let share = (value - bar.scale.low) / (bar.scale.high - bar.scale.low);
@@ -226,9 +212,32 @@ fn color_bar(svg: &mut Svg, bar: &ColorBar) {
             line,
             x,
             frame.y + 0.5 * frame.h,
-            Pen { size: NAME_SIZE, anchor: "middle", angle: 90.0, ..PLAIN },
+            Pen { size: NAME_SIZE, anchor: "middle", angle: -90.0, ..PLAIN },
         );
     }
+}
+
+/// The bar's colours. Pages hold many figures, and the first definition of a name counts, so the
+/// gradient is named by its colours: equal names mean equal gradients.
+fn gradient(svg: &mut Svg, bar: &ColorBar) {
+    let stops = &bar.scale.stops;
+    let name = stops.iter().flatten().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    let _ = write!(
+        svg.0,
+        "<linearGradient id=\"thalweg-{name:x}\" x1=\"0\" y1=\"1\" x2=\"0\" y2=\"0\">"
+    );
+    for (i, color) in stops.iter().enumerate() {
+        let at = i as f64 / (stops.len() - 1) as f64;
+        let _ = write!(svg.0, "<stop offset=\"{at:.4}\" stop-color=\"{}\"/>", hex(*color));
+    }
+    let frame = bar.frame;
+    let [left, top, w, h] = [frame.x, frame.y, frame.w, frame.h].map(px);
+    let _ = write!(
+        svg.0,
+        "</linearGradient><rect x=\"{left}\" y=\"{top}\" width=\"{w}\" height=\"{h}\" fill=\"url(#thalweg-{name:x})\"/>"
+    );
 }
 
 fn legend(svg: &mut Svg, legend: &Legend, scene: &Scene) {

@@ -1,5 +1,7 @@
 //! Which cells are largest, and where.
 
+use std::cmp::Ordering;
+
 use ndarray::{ArrayD, IxDyn};
 
 use super::{Grid, GridAxis, Interval, number};
@@ -121,15 +123,14 @@ impl Grid {
         if !self.unit.is_empty() {
             text += &format!(" in {}", self.unit);
         }
-        let finite = || self.present().filter(|(_, value)| value.is_finite());
-        let least = finite().min_by(|a, b| a.1.total_cmp(&b.1));
-        let most = finite().max_by(|a, b| a.1.total_cmp(&b.1));
-        if let (Some((low_at, low)), Some((high_at, high))) = (least, most) {
+        if let (Some((low_at, low)), Some((high_at, high))) =
+            (self.extreme(Ordering::Less), self.extreme(Ordering::Greater))
+        {
             let (low_at, high_at) = (self.cell_name(&low_at), self.cell_name(&high_at));
             text +=
                 &format!(": min {} at {low_at}, max {} at {high_at}", number(low), number(high));
         }
-        let others = self.present().filter(|(_, value)| !value.is_finite()).count();
+        let others = self.existing().filter(|value| !value.is_finite()).count();
         if others > 0 {
             text += &format!("; {others} not finite");
         }
@@ -137,5 +138,13 @@ impl Grid {
             text += &format!("; n = {}", self.n);
         }
         text
+    }
+
+    /// First cell of the least or of the greatest finite value.
+    fn extreme(&self, wanted: Ordering) -> Option<(Vec<usize>, f64)> {
+        let finite = self.existing().filter(|value| value.is_finite());
+        let best = finite.reduce(|best, v| if v.total_cmp(&best) == wanted { v } else { best })?;
+        // The place is looked up once: an index for each cell would cost an allocation each.
+        self.present().find(|(_, value)| *value == best)
     }
 }
