@@ -71,6 +71,11 @@ impl Tokens {
         Ok(self)
     }
 
+    /// Every role and where it stands.
+    pub(crate) fn roles(&self) -> &Roles {
+        &self.roles
+    }
+
     /// Where a role stands, one place a row.
     pub fn role(&self, name: &str) -> Result<&[i64]> {
         index::role(&self.roles, name)

@@ -145,6 +145,7 @@ impl Cache {
             ("n_layers".to_owned(), self.n_layers.to_string()),
             ("ids".to_owned(), serde_json::to_string(self.tokens.ids())?),
             ("pieces".to_owned(), serde_json::to_string(self.tokens.pieces())?),
+            ("roles".to_owned(), serde_json::to_string(self.tokens.roles())?),
         ]);
         crate::files::write(path.as_ref(), &tensors, metadata)
     }
@@ -153,19 +154,37 @@ impl Cache {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let files = crate::files::Files::open(path)?;
-        let note = |key: &str| {
-            files.note(key).with_context(|| {
-                format!("{}: not a saved cache: its metadata lack {key}", path.display())
-            })
-        };
-        let ids: Vec<Vec<i64>> = serde_json::from_str(note("ids")?)?;
-        let pieces: Vec<Vec<String>> = serde_json::from_str(note("pieces")?)?;
-        let tokens = Tokens::from_ids(&ids)?.labelled(pieces)?;
-        let mut cache = Cache::new(&tokens, note("n_layers")?.parse()?);
+        Self::read(path, &files)
+            .map_err(|error| anyhow::anyhow!("{}: not a saved cache: {error:#}", path.display()))
+    }
+
+    fn read(path: &Path, files: &crate::files::Files) -> Result<Self> {
+        let note = |key: &str| files.note(key).with_context(|| format!("its metadata lack {key}"));
+        let ids: Vec<Vec<i64>> = serde_json::from_str(note("ids")?).context("ids")?;
+        let pieces: Vec<Vec<String>> = serde_json::from_str(note("pieces")?).context("pieces")?;
+        let mut tokens = Tokens::from_ids(&ids)?.labelled(pieces)?;
+        let roles: BTreeMap<String, Vec<i64>> =
+            serde_json::from_str(note("roles")?).context("roles")?;
+        for (name, places) in roles {
+            tokens = tokens.with_role(&name, places)?;
+        }
+        let n_layers = note("n_layers")?.parse().context("n_layers")?;
+        let mut cache = Cache::new(&tokens, n_layers);
         for name in files.names() {
+            let site: Site = name.parse()?;
             let shape = files.shape(name).unwrap_or_default().to_vec();
+            ensure!(
+                site.layer().is_none_or(|layer| layer < n_layers),
+                "{name}: it says {n_layers} layers"
+            );
+            ensure!(
+                shape.len() == site.axes().len() && shape[0] == tokens.batch() as i64,
+                "{name} is {shape:?}, expected axes {:?} of {} rows",
+                site.axes(),
+                tokens.batch()
+            );
             let entry = Entry::File { path: path.to_owned(), shape };
-            cache.entries.insert(name.parse()?, entry);
+            cache.entries.insert(site, entry);
         }
         Ok(cache)
     }
