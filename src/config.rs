@@ -62,7 +62,7 @@ impl Config {
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+            .map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))?;
         let value: Value = serde_json::from_str(&text)
             .map_err(|error| anyhow::anyhow!("{}: not JSON: {error}", path.display()))?;
         Self::from_json(&value).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
@@ -79,10 +79,6 @@ impl Config {
         let d_model = keys.required("hidden_size")?;
         let n_heads = keys.required("num_attention_heads")?;
         let n_kv_heads = keys.optional("num_key_value_heads")?.unwrap_or(n_heads);
-        ensure!(
-            n_heads % n_kv_heads == 0,
-            "num_attention_heads = {n_heads} is not a multiple of num_key_value_heads = {n_kv_heads}"
-        );
         let d_head = match keys.optional("head_dim")? {
             Some(d_head) => d_head,
             None => {
@@ -93,7 +89,6 @@ impl Config {
                 d_model / n_heads
             }
         };
-        ensure!(d_head % 2 == 0, "head_dim = {d_head}: rotary embedding needs an even number");
         let n_ctx = keys.optional("max_position_embeddings")?.unwrap_or(2048);
         let config = Config {
             n_layers: keys.required("num_hidden_layers")?,
@@ -114,12 +109,41 @@ impl Config {
             eos: keys.ids("eos_token_id")?,
             unknown_keys: keys.rest()?,
         };
-        ensure!(
-            config.eps.is_finite() && config.eps >= 0.0,
-            "rms_norm_eps = {}: expected a number >= 0",
-            config.eps
-        );
+        config.check()?;
         Ok(config)
+    }
+
+    /// Whether the numbers fit each other, with the names they have in a `config.json`.
+    pub(crate) fn check(&self) -> Result<()> {
+        for (key, n) in [
+            ("num_hidden_layers", self.n_layers),
+            ("hidden_size", self.d_model),
+            ("num_attention_heads", self.n_heads),
+            ("num_key_value_heads", self.n_kv_heads),
+            ("head_dim", self.d_head),
+            ("intermediate_size", self.d_mlp),
+            ("vocab_size", self.d_vocab),
+            ("max_position_embeddings", self.n_ctx),
+        ] {
+            // The bound keeps products of two sizes within 64 bits.
+            ensure!((1..1 << 31).contains(&n), "{key} = {n}: expected 1 to 2147483647");
+        }
+        let (n_heads, n_kv_heads) = (self.n_heads, self.n_kv_heads);
+        ensure!(
+            n_heads % n_kv_heads == 0,
+            "num_attention_heads = {n_heads} is not a multiple of num_key_value_heads = {n_kv_heads}"
+        );
+        ensure!(
+            self.d_head % 2 == 0,
+            "head_dim = {}: rotary embedding needs an even number",
+            self.d_head
+        );
+        ensure!(
+            self.eps.is_finite() && self.eps >= 0.0,
+            "rms_norm_eps = {}: expected a number >= 0",
+            self.eps
+        );
+        self.rope.check()
     }
 
     /// The contents of a `config.json` that `transformers` loads as a `LlamaForCausalLM`.

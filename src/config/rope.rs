@@ -1,7 +1,7 @@
 //! The numbers of rotary position embedding in a `config.json`, old form and new.
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::keys::Neutral;
 
@@ -42,6 +42,30 @@ pub enum RopeScaling {
     },
 }
 
+impl Rope {
+    /// Whether every number is one that frequencies can be made of.
+    pub(crate) fn check(&self) -> Result<()> {
+        positive("rope_theta", self.theta)?;
+        match self.scaling {
+            RopeScaling::Default => {}
+            RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor } => {
+                positive("factor", factor)?;
+            }
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
+                positive("factor", factor)?;
+                positive("low_freq_factor", low_freq_factor)?;
+                positive("high_freq_factor", high_freq_factor)?;
+                positive("original_max_position_embeddings", original)?;
+                ensure!(
+                    low_freq_factor < high_freq_factor,
+                    "low_freq_factor = {low_freq_factor} must be below high_freq_factor = {high_freq_factor}"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
 pub(crate) fn positive(name: &str, value: f64) -> Result<f64> {
     ensure!(value.is_finite() && value > 0.0, "{name} = {value}: expected a number > 0");
     Ok(value)
@@ -58,8 +82,7 @@ pub(crate) fn read(name: &str, value: &Value, theta: Option<f64>, n_ctx: usize) 
             number.with_context(|| format!("{name}.{key} = {found}: expected a number"))?,
         )
     };
-    let kind =
-        map.get("rope_type").or(map.get("type")).and_then(Value::as_str).unwrap_or("default");
+    let kind = rope_type(name, map)?;
     let own: &[&str] = match kind {
         "default" => &[],
         "linear" => &["factor"],
@@ -99,15 +122,23 @@ pub(crate) fn read(name: &str, value: &Value, theta: Option<f64>, n_ctx: usize) 
         },
         _ => RopeScaling::Default,
     };
-    if let RopeScaling::Llama3 { low_freq_factor: low, high_freq_factor: high, .. } = scaling {
-        ensure!(
-            low < high,
-            "{name}: low_freq_factor = {low} must be below high_freq_factor = {high}"
-        );
-    }
     let inner = if map.contains_key("rope_theta") { Some(number("rope_theta")?) } else { None };
     if let (Some(a), Some(b)) = (inner, theta) {
         ensure!(a == b, "rope_theta = {b} and {name}.rope_theta = {a} disagree");
     }
     Ok(Rope { theta: positive("rope_theta", inner.or(theta).unwrap_or(10_000.0))?, scaling })
+}
+
+/// `rope_type`, or `type` as older files call it.
+fn rope_type<'a>(name: &str, map: &'a Map<String, Value>) -> Result<&'a str> {
+    let given = |key: &str| map.get(key).filter(|value| !value.is_null());
+    if let (Some(new), Some(old)) = (given("rope_type"), given("type")) {
+        ensure!(new == old, "{name}.rope_type = {new} and {name}.type = {old} disagree");
+    }
+    match given("rope_type").or(given("type")) {
+        None => Ok("default"),
+        Some(value) => {
+            value.as_str().with_context(|| format!("{name}.rope_type = {value}: expected a name"))
+        }
+    }
 }

@@ -26,6 +26,9 @@ pub use run::Run;
 pub use tools::{Candidate, Top};
 pub use weight::W;
 
+/// Kinds a model can have.
+const KINDS: [Kind; 4] = [Kind::Double, Kind::Float, Kind::Half, Kind::BFloat16];
+
 /// A Llama with every activation open to be seen and changed. Cloning shares the weights.
 #[derive(Clone)]
 pub struct Model {
@@ -45,8 +48,7 @@ impl Model {
 
     /// Loads onto `device`, converting the weights to `kind` (f64, f32, f16 or bf16).
     pub fn load_on(dir: impl AsRef<Path>, device: Device, kind: Kind) -> Result<Self> {
-        let kinds = [Kind::Double, Kind::Float, Kind::Half, Kind::BFloat16];
-        ensure!(kinds.contains(&kind), "kind {kind:?}: expected Double, Float, Half or BFloat16");
+        ensure!(KINDS.contains(&kind), "kind {kind:?}: expected Double, Float, Half or BFloat16");
         Self::open(dir.as_ref(), device, Some(kind))
     }
 
@@ -67,16 +69,22 @@ impl Model {
         Ok(Model { config, weights, vocabulary, source: dir.display().to_string() })
     }
 
-    /// Builds a model from tensors by their names in a Hugging Face file, copying them. The first
-    /// tensor decides device and kind; a tokenizer is needed for the methods that take text.
+    /// Builds a model from tensors by their names in a Hugging Face file, copying them. The
+    /// embedding decides device and kind; a tokenizer is needed for the methods that take text.
     pub fn from_parts(
         config: Config,
         tensors: HashMap<String, Tensor>,
         tokenizer: Option<Tokenizer>,
     ) -> Result<Self> {
+        config.check()?;
         let embed = tensors
             .get("model.embed_tokens.weight")
             .context("no tensor model.embed_tokens.weight")?;
+        ensure!(
+            KINDS.contains(&embed.kind()),
+            "model.embed_tokens.weight is {:?}: expected Double, Float, Half or BFloat16",
+            embed.kind()
+        );
         let weights = Weights::from_tensors(&config, &tensors, embed.device(), embed.kind())?;
         let vocabulary = tokenizer.map(|tokenizer| Vocabulary::new(tokenizer, config.bos));
         Ok(Model { config, weights, vocabulary, source: "parts".to_owned() })
