@@ -123,8 +123,12 @@ impl Files {
             let kind = kind_of(info.dtype).with_context(|| {
                 format!("{name} is stored as {:?}: have F64, F32, F16, BF16", info.dtype)
             })?;
-            let numel = info.shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d as u64));
-            let bytes = numel.and_then(|n| n.checked_mul(kind.elt_size_in_bytes() as u64));
+            // Without its zeros too the product must fit: rows are counted by parts of it.
+            let times = |n: u64, d: &usize| n.checked_mul(*d as u64);
+            let size = kind.elt_size_in_bytes() as u64;
+            let full = info.shape.iter().filter(|d| **d > 0).try_fold(size, times);
+            let fits = full.is_some_and(|n| n <= i64::MAX as u64);
+            let bytes = info.shape.iter().try_fold(size, times).filter(|_| fits);
             ensure!(
                 begin <= end && end <= data && bytes == Some(end - begin),
                 "{name} claims bytes {begin}..{end} for shape {:?}, the data has {data} bytes",

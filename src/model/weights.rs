@@ -141,6 +141,17 @@ pub(crate) fn specs(config: &Config) -> Vec<Spec> {
     list
 }
 
+/// The kind that holds every stored tensor exactly: where files mix kinds, the widest needed.
+fn stored_kind(kinds: impl Iterator<Item = Option<Kind>>) -> Kind {
+    let mut kinds: Vec<_> = kinds.flatten().collect();
+    kinds.dedup();
+    match kinds.as_slice() {
+        [one] => *one,
+        many if many.contains(&Kind::Double) => Kind::Double,
+        _ => Kind::Float,
+    }
+}
+
 /// Tensors that old checkpoints hold and that are computed here.
 fn is_derived(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq")
@@ -202,7 +213,7 @@ impl Weights {
                 what(name)
             );
         }
-        let kind = kind.or(files.kind("model.embed_tokens.weight")).unwrap_or(Kind::Float);
+        let kind = kind.unwrap_or_else(|| stored_kind(specs.iter().map(|s| files.kind(&s.name))));
         let weights = Self::empty(config, (kind, device));
         for spec in &specs {
             let target = weights.view(spec.slot);
