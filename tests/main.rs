@@ -5,6 +5,7 @@ mod figures;
 mod golden;
 mod grid;
 mod interventions;
+mod loading;
 mod narrowing;
 mod plan;
 mod run;
