@@ -6,6 +6,7 @@ mod golden;
 mod grid;
 mod interventions;
 mod loading;
+mod memory;
 mod narrowing;
 mod plan;
 mod run;
