@@ -190,7 +190,7 @@ fn the_colour_bar_says_unit_and_what_zero_and_one_mean() {
     let grid = lens().unit("recovered").zero_one("corrupt", "clean");
     let json = json(&heatmap(&grid).unwrap());
     let title = json["layout"]["coloraxis"]["colorbar"]["title"]["text"].as_str().unwrap();
-    assert_eq!(title.replace("<br>", " "), "recovered 0 = corrupt, 1 = clean");
+    assert_eq!(title.replace("<br>", " "), "recovered 0 = corrupt 1 = clean");
     assert_eq!(json["layout"]["coloraxis"]["cmax"].as_f64(), Some(1.0));
 }
 
@@ -314,7 +314,7 @@ fn a_scatter_titles_its_axes_and_colours_by_group() {
     assert_eq!(drawn["layout"]["xaxis"]["title"]["text"], "PC1 (60 &#37;)");
     assert_eq!(
         (&drawn["data"][1]["name"], &drawn["data"][1]["hovertext"][2]),
-        (&"L1".into(), &"L1 2".into())
+        (&"L1".into(), &"L1, position 2".into())
     );
     let turned = json(&figure.clone().components(-1, 0).unwrap().color_by_axis(Axis::Pos).unwrap());
     assert_eq!(turned["layout"]["xaxis"]["title"]["text"], "PC2 (9 &#37;)");

@@ -88,6 +88,8 @@ const SCRIPT: &str = r#"(function () {
     if (box.dataset.state) return;
     box.dataset.state = "drawing";
     var still = box.querySelector(".thalweg-static"), target = document.createElement("div");
+    target.setAttribute("role", "img");
+    target.setAttribute("aria-label", still.firstElementChild.getAttribute("aria-label"));
     try {
       var figure = JSON.parse(box.querySelector("script.thalweg-plotly").textContent);
       still.after(target);

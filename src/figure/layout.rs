@@ -8,6 +8,8 @@ pub(super) const TITLE_SIZE: f64 = 15.0;
 pub(super) const NOTE_SIZE: f64 = 11.0;
 pub(super) const LABEL_SIZE: f64 = 11.0;
 pub(super) const NAME_SIZE: f64 = 12.0;
+/// Height of a line of a colour bar's title.
+pub(super) const TITLE_LINE: f64 = 16.0;
 /// Most labels an axis draws: plotly draws every tick it is given, and more cannot be read.
 const MAX_LABELS: usize = 40;
 

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use ndarray::{Array2, IxDyn};
 
 use super::colors::{ABSENT, Scale};
-use super::layout::{self, LABEL_SIZE, NAME_SIZE, labelled};
+use super::layout::{self, LABEL_SIZE, NAME_SIZE, TITLE_LINE, labelled};
 use super::scene::{Cells, ColorBar, Frame, Mark, Panel, Ruler, Scene};
 use super::style::{Origin, Style, Writing};
 use super::text;
@@ -59,9 +59,9 @@ pub(super) fn scene(grid: &Grid, style: &Style, square: bool) -> Scene {
     let panel_title = if count > 1 { NAME_SIZE * 1.5 } else { 0.0 };
     let top = layout::head_height(&scene.title, &scene.notes) + panel_title;
     let frames = layout::tiles(count, plan.columns, (left, top), plan.size, plan.gap);
-    scene.height = top + inner_height + bottom;
+    scene.height = top + (inner_height + bottom).max(bar.frame.y + bar.frame.h + 14.0);
     scene.bar = Some(ColorBar {
-        frame: Frame { x: left + inner_width + 18.0, y: top, ..bar.frame },
+        frame: Frame { x: left + inner_width + 18.0, y: top + bar.frame.y, ..bar.frame },
         ..bar
     });
     let decimals = square.then(|| decimals(grid)).flatten();
@@ -223,21 +223,24 @@ fn range(grid: &Grid, style: &Style, attention: bool) -> Scale {
     Scale::choose(least, most, false)
 }
 
+/// The bar, its title above it, and the width that both need; the bar's corner is not set yet.
 fn color_bar(grid: &Grid, scale: Scale, height: f64) -> (ColorBar, f64) {
-    let height = height.min(260.0);
-    let mut title = vec![grid.unit.clone()];
+    let mut title = text::wrap(&grid.unit, NAME_SIZE, 118.0);
     if let Some((zero, one)) = &grid.zero_one {
-        title.push(format!("0 = {zero}, 1 = {one}"));
+        title.extend(text::wrap(&format!("0 = {zero}"), NAME_SIZE, 118.0));
+        title.extend(text::wrap(&format!("1 = {one}"), NAME_SIZE, 118.0));
     }
-    // The title may be longer than the bar: labels and title stand above and below it.
-    let room = height.max((height + 90.0).min(210.0));
-    let title = title.iter().flat_map(|line| text::wrap(line, NAME_SIZE, room)).collect::<Vec<_>>();
-    let mut ticks =
-        layout::round_ticks(scale.low, scale.high, ((height / 28.0) as usize).clamp(3, 6));
-    ticks.retain(|(value, _)| *value >= scale.low - 1e-12 && *value <= scale.high + 1e-12);
-    let widest = ticks.iter().map(|(_, label)| text::width(label, LABEL_SIZE)).fold(0.0, f64::max);
-    let right = 18.0 + 14.0 + 7.0 + widest + title.len() as f64 * NAME_SIZE * 1.25 + 16.0;
-    let frame = Frame { x: 0.0, y: 0.0, w: 14.0, h: height };
+    let above = title.len() as f64 * TITLE_LINE;
+    let height = (height - above).clamp(84.0, 240.0);
+    let steps = ((height / 28.0) as usize).clamp(3, 6);
+    // A symmetric range often ends just short of a round number: then steps are halved.
+    let ticks = layout::round_ticks(scale.low, scale.high, steps);
+    let ticks =
+        if ticks.len() < 3 { layout::round_ticks(scale.low, scale.high, 2 * steps) } else { ticks };
+    let label = |(_, label): &(f64, String)| 21.0 + text::width(label, LABEL_SIZE);
+    let lines = title.iter().map(|line| text::width(line, NAME_SIZE));
+    let right = 18.0 + ticks.iter().map(label).chain(lines).fold(0.0, f64::max) + 12.0;
+    let frame = Frame { x: 0.0, y: above, w: 14.0, h: height };
     (ColorBar { scale, frame, title, ticks }, right)
 }
 

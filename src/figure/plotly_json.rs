@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::colors::{INK, SOFT, rgb};
-use super::layout::{LABEL_SIZE, NAME_SIZE, NOTE_SIZE, TITLE_SIZE};
+use super::layout::{LABEL_SIZE, NAME_SIZE, NOTE_SIZE, TITLE_LINE, TITLE_SIZE};
 use super::plotly_axis::{TextFont, axis};
 use super::plotly_traces::{self, Place};
 use super::scene::{ColorBar, Frame, Legend, Page, Panel, Scene};
@@ -270,6 +270,8 @@ impl Writer<'_> {
     fn color_axis(&self, bar: &ColorBar) -> ColorAxis {
         let stops = &bar.scale.stops;
         let at = |i: usize| i as f64 / (stops.len() - 1) as f64;
+        // plotly takes the title's height from the bar's.
+        let above = TITLE_LINE * bar.title.len() as f64;
         let title = bar.title.iter().map(|line| shown(line)).collect::<Vec<_>>().join("<br>");
         ColorAxis {
             colorscale: stops.iter().enumerate().map(|(i, color)| (at(i), rgb(*color))).collect(),
@@ -278,16 +280,16 @@ impl Writer<'_> {
             colorbar: Bar {
                 title: BarTitle {
                     text: title,
-                    side: "right",
+                    side: "top",
                     font: TextFont { size: NAME_SIZE, color: rgb(INK) },
                 },
                 x: bar.frame.x / self.page.width,
-                y: 1.0 - bar.frame.y / self.page.height,
+                y: 1.0 - (bar.frame.y - above) / self.page.height,
                 xanchor: "left",
                 yanchor: "top",
                 xpad: 0.0,
                 ypad: 0.0,
-                len: bar.frame.h,
+                len: bar.frame.h + above,
                 lenmode: "pixels",
                 thickness: bar.frame.w,
                 outlinewidth: 0.0,

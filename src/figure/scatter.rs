@@ -126,7 +126,7 @@ struct Point {
 /// Group names in order of appearance, and every point that exists.
 fn points(grid: &Grid, style: &Style, (cx, cy): (usize, usize)) -> (Vec<String>, Vec<Point>, bool) {
     let rows = rows(grid);
-    let names: Vec<Vec<String>> = rows.iter().map(|axis| text::names(axis, 24)).collect();
+    let names: Vec<Vec<String>> = rows.iter().map(text::spoken).collect();
     let default = || (rows.len() > 1 && rows[0].len() <= MAX_GROUPS).then(|| by_axis(grid, 0));
     let groups = style.groups.clone().or_else(default);
     let mut known: Vec<String> = Vec::new();
@@ -149,7 +149,7 @@ fn points(grid: &Grid, style: &Style, (cx, cy): (usize, usize)) -> (Vec<String>,
             .zip(&index)
             .map(|(names, i)| names[*i].as_str())
             .collect::<Vec<_>>()
-            .join(" ");
+            .join(", ");
         let coordinate = |c: usize| {
             let at = [&index[..], &[c]].concat();
             grid.exists(&at).then(|| grid.values[IxDyn(&at)])

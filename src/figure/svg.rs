@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::colors::{FAINT, INK, Rgb, SOFT, hex};
-use super::layout::{LABEL_SIZE, NAME_SIZE, NOTE_SIZE, TITLE_SIZE};
+use super::layout::{LABEL_SIZE, NAME_SIZE, NOTE_SIZE, TITLE_LINE, TITLE_SIZE};
 use super::plotly_json::FONTS;
 use super::scene::{ColorBar, Legend, Mark, Page, Panel, Scene};
 use super::svg_marks;
@@ -198,22 +198,16 @@ fn labels(svg: &mut Svg, panel: &Panel) {
 fn color_bar(svg: &mut Svg, bar: &ColorBar) {
     let frame = bar.frame;
     gradient(svg, bar);
-    let mut widest: f64 = 0.0;
     for (value, label) in &bar.ticks {
         let share = (value - bar.scale.low) / (bar.scale.high - bar.scale.low);
         let y = frame.y + frame.h * (1.0 - share);
         svg.line((frame.x + frame.w, y), (frame.x + frame.w + 3.0, y), SOFT);
         svg.text(label, frame.x + frame.w + 6.0, y, PLAIN);
-        widest = widest.max(super::text::width(label, LABEL_SIZE));
     }
+    let top = frame.y - TITLE_LINE * bar.title.len() as f64;
     for (i, line) in bar.title.iter().enumerate() {
-        let x = frame.x + frame.w + 7.0 + widest + NAME_SIZE * (0.9 + 1.25 * i as f64);
-        svg.text(
-            line,
-            x,
-            frame.y + 0.5 * frame.h,
-            Pen { size: NAME_SIZE, anchor: "middle", angle: -90.0, ..PLAIN },
-        );
+        let y = top + TITLE_LINE * (i as f64 + 0.4);
+        svg.text(line, frame.x, y, Pen { size: NAME_SIZE, ..PLAIN });
     }
 }
 

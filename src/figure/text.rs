@@ -102,6 +102,16 @@ pub(super) fn names(axis: &GridAxis, most: usize) -> Vec<String> {
     shown.iter().enumerate().map(|(i, label)| format!("{label}{}", subscript(i))).collect()
 }
 
+/// The labels of an axis as they stand alone: a bare number says what it counts, `prompt 12`.
+pub(super) fn spoken(axis: &GridAxis) -> Vec<String> {
+    let plain = axis.labels.iter().all(|label| label.parse::<i64>().is_ok());
+    let name = axis_name(axis.axis);
+    let names = names(axis, 24).into_iter();
+    names
+        .map(|label| if plain { format!("{name} {label}").trim().to_string() } else { label })
+        .collect()
+}
+
 /// Width of a text in pixels at a font size, a little generous: no font is at hand to measure.
 pub(super) fn width(text: &str, size: f64) -> f64 {
     let one = |c: char| match c {
