@@ -44,7 +44,7 @@ pub mod text;
 
 pub use analysis::*;
 pub use config::{Config, Rope, RopeScaling};
-pub use figure::{Bundle, Figure, Origin, attention, bars, heatmap, lines, scatter};
+pub use figure::{Bundle, CellText, Figure, Origin, attention, bars, heatmap, lines, scatter};
 pub use grid::{Cell, Grid, GridAxis, Interval};
 pub use hook::cache::Cache;
 pub use hook::intervention::Intervention;

@@ -358,3 +358,29 @@ fn a_figure_can_cross_threads() {
     check::<Figure>();
     check::<Grid>();
 }
+
+#[test]
+fn likely_is_dark_for_log_probabilities_and_for_scores_from_zero_to_one() {
+    let colors = |grid: &Grid| json(&heatmap(grid).unwrap())["layout"]["coloraxis"].clone();
+    let ends = |axis: &Value| {
+        let scale = axis["colorscale"].as_array().unwrap();
+        (scale[0][1].clone(), scale[scale.len() - 1][1].clone())
+    };
+    let light_to_dark = ("rgb(255,255,255)".into(), "rgb(5,48,97)".into());
+    let log = colors(&lens().map(|x| -x.abs() - 1.0).unit("nats (log-probability)"));
+    assert_eq!((log["cmax"].as_f64(), ends(&log)), (Some(0.0), light_to_dark.clone()));
+    let score = colors(&lens().map(f64::abs).unit("attention").zero_one("none of it", "all of it"));
+    assert_eq!((score["cmin"].as_f64(), score["cmax"].as_f64()), (Some(0.0), Some(1.0)));
+    assert_eq!(ends(&score), light_to_dark);
+}
+
+#[test]
+fn few_points_carry_their_labels() {
+    let values = Array2::from_shape_fn((8, 2), |(i, c)| (i * (c + 2)) as f64);
+    let grid = Grid::from_array(values, &[Axis::Pos, Axis::Pc], "").unwrap();
+    let figure = scatter(&grid.relabel(Axis::Pos, &TOKENS).unwrap()).unwrap();
+    let drawn = json(&figure);
+    assert_eq!(drawn["data"][0]["mode"], "markers+text");
+    assert_eq!(drawn["data"][0]["text"][0], "&lt;s&gt;₀");
+    assert!(figure.bundle().unwrap().svg.contains(">&lt;s&gt;₀</text>"));
+}

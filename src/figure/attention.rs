@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Figure, Kind};
+use super::{Figure, Kind, panels};
 use crate::grid::Grid;
 use crate::hook::site::Axis;
 
@@ -33,6 +33,7 @@ pub fn attention(grid: &Grid) -> Result<Figure> {
     );
     order.extend([Axis::Query, Axis::Key]);
     let grid = grid.transpose(&order)?;
+    panels::few_panels(&grid, "attention", 256)?;
     let square = grid.labels(Axis::Query)?.len() == grid.labels(Axis::Key)?.len();
     let grid = if grid.missing.is_none() && square { grid.causal()? } else { grid };
     Figure::chart(Kind::Attention, grid)

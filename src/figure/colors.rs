@@ -74,6 +74,12 @@ impl Scale {
         Scale::within(low, high)
     }
 
+    /// Light at the low end, dark blue at the high one, whatever the sign.
+    pub(super) fn rising(low: f64, high: f64) -> Scale {
+        let high = if high > low { high } else { low + 1.0 };
+        Scale { low, high, stops: DIVERGING[DIVERGING.len() / 2..].to_vec() }
+    }
+
     /// The scale for a range set by hand.
     pub(super) fn within(low: f64, high: f64) -> Scale {
         // A single value has no range: the scale is widened by one to have two ends.

@@ -49,15 +49,15 @@ impl Figure {
 
     /// Writes text into the cells of a heatmap, for instance the most likely token: one row for
     /// each row of the grid. Longer text is cut to 8 characters; the hover keeps all of it.
-    pub fn text<R: AsRef<[S]>, S: AsRef<str>>(self, rows: &[R]) -> Result<Figure> {
+    pub fn text(self, rows: &impl CellText) -> Result<Figure> {
         let (height, width) = self.cell_shape()?;
-        let widths: Vec<usize> = rows.iter().map(|row| row.as_ref().len()).collect();
+        let rows = rows.rows();
+        let widths: Vec<usize> = rows.iter().map(Vec::len).collect();
         ensure!(
             widths.len() == height && widths.iter().all(|w| *w == width),
             "text for a heatmap of {height} rows by {width} columns has rows of {widths:?}"
         );
-        let flat =
-            rows.iter().flat_map(|row| row.as_ref().iter().map(|s| text::visible(s.as_ref())));
+        let flat = rows.iter().flatten().map(|token| text::visible(token));
         let written = Array2::from_shape_vec((height, width), flat.collect())?;
         Ok(self.styled(|style| style.writing = Writing::Text(written.clone())))
     }
@@ -85,6 +85,32 @@ impl Figure {
             "text in {cells} cells cannot be read: {MAX_TEXT} at most; select fewer"
         );
         Ok((height, width))
+    }
+}
+
+/// Text for the cells of a heatmap, row by row: `Vec<Vec<_>>`, an array of arrays, or an ndarray.
+pub trait CellText {
+    /// One list for each row.
+    fn rows(&self) -> Vec<Vec<String>>;
+}
+
+impl<S: AsRef<str>> CellText for Vec<Vec<S>> {
+    fn rows(&self) -> Vec<Vec<String>> {
+        self.iter().map(|row| row.iter().map(|s| s.as_ref().to_string()).collect()).collect()
+    }
+}
+
+impl<S: AsRef<str>, const ROWS: usize, const COLUMNS: usize> CellText for [[S; COLUMNS]; ROWS] {
+    fn rows(&self) -> Vec<Vec<String>> {
+        self.iter().map(|row| row.iter().map(|s| s.as_ref().to_string()).collect()).collect()
+    }
+}
+
+impl<S: AsRef<str>> CellText for Array2<S> {
+    fn rows(&self) -> Vec<Vec<String>> {
+        let text =
+            |row: ndarray::ArrayView1<S>| row.iter().map(|s| s.as_ref().to_string()).collect();
+        self.rows().into_iter().map(text).collect()
     }
 }
 

@@ -36,7 +36,7 @@ use style::Style;
 pub use attention::attention;
 pub use bars::bars;
 pub use bundle::Bundle;
-pub use heatmap::heatmap;
+pub use heatmap::{CellText, heatmap};
 pub use lines::lines;
 pub use scatter::scatter;
 pub use style::Origin;

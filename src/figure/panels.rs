@@ -217,8 +217,15 @@ fn range(grid: &Grid, style: &Style, attention: bool) -> Scale {
         return Scale::within(0.0, 1.0);
     }
     // Normalised effects: 0 white, 1 full blue, so that two figures compare.
+    if grid.zero_one.is_some() && least >= 0.0 {
+        return Scale::within(0.0, most.max(1.0));
+    }
     if grid.zero_one.is_some() {
         return Scale::choose(least.min(-1.0), most.max(1.0), true);
+    }
+    // A log-probability is never positive: the likely is dark, as for probabilities.
+    if grid.unit.to_lowercase().contains("log-prob") && most <= 0.0 {
+        return Scale::rising(least, 0.0);
     }
     Scale::choose(least, most, false)
 }
@@ -302,5 +309,18 @@ pub(super) fn prepared(grid: &Grid, what: &str, most_axes: usize) -> Result<Grid
         "{what} takes a grid of 1 to {most_axes} axes, found {}: select or mean over some of them",
         grid.axes_text()
     );
+    few_panels(&grid, what, 36)?;
     Ok(grid)
+}
+
+/// Fails unless the axes before the last two give a number of panels that can be read.
+pub(super) fn few_panels(grid: &Grid, what: &str, most: usize) -> Result<()> {
+    let outer = &grid.axes[..grid.axes.len() - 2];
+    let count: usize = outer.iter().map(GridAxis::len).product();
+    ensure!(
+        count <= most,
+        "{what} would have {count} panels, {most} at most; axes are {}: select or mean over some of them",
+        grid.axes_text()
+    );
+    Ok(())
 }

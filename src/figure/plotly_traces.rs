@@ -2,7 +2,9 @@
 //! `coloraxis` nor `texttemplate` nor custom data in two dimensions, so ours implements its `Trace`.
 
 use anyhow::Result;
-use plotly::common::{ErrorData, ErrorType, Fill, HoverInfo, Line as Stroke, Marker, Mode};
+use plotly::common::{
+    ErrorData, ErrorType, Fill, Font, HoverInfo, Line as Stroke, Marker, Mode, Position,
+};
 use plotly::{Bar, Scatter, Trace};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -10,7 +12,7 @@ use serde_json::Value;
 use super::colors::{INK, faded, rgb};
 use super::heatmap::cell_text;
 use super::scene::{Bars, Cells, Line, Mark, Panel, Points, Scene};
-use super::text::plotly as shown;
+use super::text::{self, plotly as shown};
 
 /// Points above which plotly draws with WebGL.
 const MANY_POINTS: usize = 1_000;
@@ -272,13 +274,21 @@ fn scatter(points: &Points, place: &Place) -> Box<dyn Trace> {
         "<b>%{{hovertext}}</b><br>{group}{} %{{x:.4~g}}<br>{} %{{y:.4~g}}<extra></extra>",
         names[0], names[1]
     );
-    Scatter::new(numbers(&points.x), numbers(&points.y))
+    let mut trace = Scatter::new(numbers(&points.x), numbers(&points.y))
         .web_gl_mode(points.x.len() > MANY_POINTS)
-        .mode(Mode::Markers)
+        .mode(if points.written { Mode::MarkersText } else { Mode::Markers })
         .name(shown(&points.name))
         .marker(Marker::new().size(7).opacity(0.8).color(rgb(points.color)))
         .hover_text_array(points.labels.iter().map(|label| shown(label)).collect())
         .hover_template(hover)
         .x_axis(place.x())
-        .y_axis(place.y())
+        .y_axis(place.y());
+    if points.written {
+        let labels = points.labels.iter().map(|label| shown(&text::cut(label, 14))).collect();
+        trace = trace
+            .text_array(labels)
+            .text_position(Position::TopCenter)
+            .text_font(Font::new().size(10));
+    }
+    trace
 }

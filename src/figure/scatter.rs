@@ -12,6 +12,8 @@ use crate::hook::site::Axis;
 
 /// Most points drawn; of more, evenly spaced ones are taken from each group, and the title says so.
 const MAX_POINTS: usize = 5_000;
+/// Up to this many points have their labels written beside them.
+const FEW_POINTS: usize = 40;
 /// Most groups that get a colour of their own by default.
 const MAX_GROUPS: usize = 40;
 
@@ -218,6 +220,7 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
             x: mine().map(|p| p.x).collect(),
             y: mine().map(|p| p.y).collect(),
             labels: mine().map(|p| p.label.clone()).collect(),
+            written: all.len() <= FEW_POINTS,
             x_name: x_name.clone(),
             y_name: y_name.clone(),
         })

@@ -142,6 +142,8 @@ pub(super) struct Points {
     pub(super) x: Vec<f64>,
     pub(super) y: Vec<f64>,
     pub(super) labels: Vec<String>,
+    /// Write the labels beside the points.
+    pub(super) written: bool,
     pub(super) x_name: String,
     pub(super) y_name: String,
 }

@@ -214,6 +214,12 @@ fn draw_points(svg: &mut Svg, points: &Points, panel: &Panel) {
         svg.0 += "\"/>";
         return;
     }
+    if points.written {
+        for ((x, y), label) in points.x.iter().zip(&points.y).zip(&points.labels) {
+            let pen = Pen { size: 10.0, anchor: "middle", color: INK, angle: 0.0 };
+            svg.text(&text::cut(label, 14), panel.px(*x), panel.py(*y) - 10.0, pen);
+        }
+    }
     let _ = write!(svg.0, "<g fill=\"{color}\" fill-opacity=\".8\">");
     for ((x, y), label) in points.x.iter().zip(&points.y).zip(&points.labels) {
         let (cx, cy) = (px(panel.px(*x)), px(panel.py(*y)));

@@ -1,7 +1,7 @@
 //! Sizes, shapes and files: what is thinned, sampled or refused.
 
-use thalweg::ndarray::{Array1, Array2, ArrayD};
-use thalweg::{Axis, Grid, bars, heatmap, lines, scatter};
+use thalweg::ndarray::{Array1, Array2, Array3, ArrayD};
+use thalweg::{Axis, Grid, attention, bars, heatmap, lines, scatter};
 
 use super::{json, lens, message};
 
@@ -47,6 +47,8 @@ fn text_in_cells_has_the_shape_of_the_cells_and_a_limit() {
     let json = json(&heatmap(&lens()).unwrap().text_values().unwrap());
     assert_eq!(json["data"][0]["text"][0][7], "-0.750");
     assert_eq!(json["data"][0]["texttemplate"], "%{text}");
+    let words = Array2::from_elem((3, 8), "word".to_string());
+    assert!(heatmap(&lens()).unwrap().text(&words).is_ok());
 }
 
 #[test]
@@ -89,4 +91,14 @@ fn what_cannot_be_drawn_is_an_error() {
     for drawn in [heatmap(&one), lines(&one), bars(&one)] {
         assert!(drawn.unwrap().bundle().is_ok());
     }
+}
+
+#[test]
+fn panels_that_cannot_be_read_are_refused() {
+    let many =
+        Grid::from_array(Array3::zeros((100, 3, 3)), &[Axis::Batch, Axis::Layer, Axis::Pos], "");
+    assert!(message(heatmap(&many.unwrap())).contains("100 panels, 36 at most"));
+    let heads = Array3::zeros((300, 3, 3));
+    let heads = Grid::from_array(heads, &[Axis::Head, Axis::Query, Axis::Key], "").unwrap();
+    assert!(message(attention(&heads)).contains("300 panels, 256 at most"));
 }
