@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
 use super::Model;
+use crate::grid::{emit, escape};
 use crate::hook::metric::next_token_loss;
 use crate::hook::plan::Plan;
 use crate::text::Tokens;
@@ -30,6 +31,28 @@ pub struct Candidate {
 pub struct Top {
     /// The most likely candidates of each row, best first.
     pub rows: Vec<Vec<Candidate>>,
+}
+
+impl Top {
+    /// Shows the candidates in a notebook: a line a prompt, best first.
+    pub fn evcxr_display(&self) {
+        let cell = |c: &Candidate| {
+            let piece = escape(&c.piece).replace(' ', "\u{2423}").replace('\n', "\u{21b5}");
+            let shade = format!("rgba(33,102,172,{:.2})", 0.7 * c.prob);
+            let (id, logit, percent) = (c.id, c.logit, 100.0 * c.prob);
+            format!(
+                "<td style=\"background:{shade};text-align:left;padding:2px 8px\" title=\"id {id}, logit {logit:.2}\"><code>{piece}</code> {percent:.1}&nbsp;%</td>"
+            )
+        };
+        let line = |(row, list): (usize, &Vec<Candidate>)| {
+            format!("<tr><th>row {row}</th>{}</tr>", list.iter().map(cell).collect::<String>())
+        };
+        let body: String = self.rows.iter().enumerate().map(line).collect();
+        emit(&[
+            ("text/html", &format!("<table class=\"thalweg-top\">{body}</table>")),
+            ("text/plain", &format!("{self:?}")),
+        ]);
+    }
 }
 
 impl fmt::Debug for Top {
