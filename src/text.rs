@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
-use tokenizers::Tokenizer;
+use tokenizers::{ModelWrapper, Tokenizer};
 
 use crate::index::{self, Position, Positions, Roles};
 
@@ -234,7 +234,9 @@ impl fmt::Debug for Tokens {
 #[derive(Clone)]
 pub(crate) struct Vocabulary {
     tokenizer: Arc<Tokenizer>,
-    bos: Option<i64>,
+    /// Ids that begin a text: the config's, and what the tokenizer itself puts in front.
+    bos: Vec<i64>,
+    unknown: Option<i64>,
 }
 
 impl Vocabulary {
@@ -249,7 +251,9 @@ impl Vocabulary {
         // behind the user's back.
         let _ = tokenizer.with_truncation(None);
         tokenizer.with_padding(None);
-        Vocabulary { tokenizer: Arc::new(tokenizer), bos }
+        let bos = bos.into_iter().chain(put_in_front(&tokenizer)).collect();
+        let unknown = unknown_id(&tokenizer);
+        Vocabulary { tokenizer: Arc::new(tokenizer), bos, unknown }
     }
 
     pub(crate) fn tokenizer(&self) -> &Tokenizer {
@@ -259,13 +263,11 @@ impl Vocabulary {
     /// Ids of a prompt, with the beginning-of-text token as the tokenizer adds it, never twice.
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<i64>> {
         let mut ids = self.raw(text, true)?;
-        if ids.len() > 1 && ids[0] == ids[1] && Some(ids[0]) == self.bos {
+        while ids.len() > 1 && ids[0] == ids[1] && self.bos.contains(&ids[0]) {
             ids.remove(0);
         }
-        ensure!(
-            !text.is_empty() && !ids.is_empty(),
-            "the prompt {text:?} is empty: expected some text"
-        );
+        let nothing = ids.len() < 2 && self.raw(text, false)?.is_empty();
+        ensure!(!nothing, "the prompt {text:?} is empty: expected some text");
         Ok(ids)
     }
 
@@ -278,17 +280,24 @@ impl Vocabulary {
         Ok(encoding.get_ids().iter().map(|id| i64::from(*id)).collect())
     }
 
+    /// Ids of an answer, with nothing added; a word that the vocabulary lacks is an error.
+    pub(crate) fn known(&self, text: &str) -> Result<Vec<i64>> {
+        let ids = self.raw(text, false)?;
+        let lacking = self.unknown.filter(|unknown| ids.contains(unknown));
+        let meant = |id: i64| text.contains(&self.piece(id));
+        ensure!(lacking.is_none_or(meant), "{text:?} is not in the vocabulary");
+        Ok(ids)
+    }
+
     /// The id of a text that is exactly one token.
     pub(crate) fn single(&self, text: &str) -> Result<i64> {
-        let ids = self.raw(text, false)?;
-        let pieces = self.pieces(&ids);
-        let unknown = pieces.iter().any(|piece| piece == "<unk>" && !text.contains("<unk>"));
-        ensure!(!unknown, "{text:?} is not in the vocabulary");
+        let ids = self.known(text)?;
         match ids.as_slice() {
             [id] => Ok(*id),
             _ => bail!(
-                "{text:?} is {} tokens ({pieces:?}): expected one (mind the leading space)",
-                ids.len()
+                "{text:?} is {} tokens ({:?}): expected one (mind the leading space)",
+                ids.len(),
+                self.pieces(&ids)
             ),
         }
     }
@@ -311,6 +320,23 @@ impl Vocabulary {
             _ => raw.replace(['\u{2581}', '\u{120}'], " ").replace('\u{10a}', "\n"),
         }
     }
+}
+
+/// The id that a tokenizer begins every text with, if it does.
+fn put_in_front(tokenizer: &Tokenizer) -> Option<i64> {
+    let first = |text| tokenizer.encode(text, true).ok()?.get_ids().first().copied();
+    first("").filter(|id| first("a") == Some(*id)).map(i64::from)
+}
+
+/// The id that stands for what a vocabulary lacks.
+fn unknown_id(tokenizer: &Tokenizer) -> Option<i64> {
+    let name = match tokenizer.get_model() {
+        ModelWrapper::WordLevel(model) => Some(model.unk_token.as_str()),
+        ModelWrapper::WordPiece(model) => Some(model.unk_token.as_str()),
+        ModelWrapper::BPE(model) => model.unk_token.as_deref(),
+        ModelWrapper::Unigram(_) => Some("<unk>"),
+    };
+    name.and_then(|name| tokenizer.token_to_id(name)).map(i64::from)
 }
 
 impl fmt::Debug for Vocabulary {

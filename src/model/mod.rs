@@ -127,9 +127,10 @@ impl Model {
         self.vocabulary()?.single(text)
     }
 
-    /// Ids of a text that may be several tokens, without a beginning-of-text token.
+    /// Ids of a text that may be several tokens, without a beginning-of-text token. A word that the
+    /// vocabulary lacks is an error.
     pub fn token_ids(&self, text: &str) -> Result<Vec<i64>> {
-        self.vocabulary()?.raw(text, false)
+        self.vocabulary()?.known(text)
     }
 
     /// What to show for an id, leading space included; the id itself without a tokenizer.
