@@ -13,3 +13,4 @@ mod run;
 mod signatures;
 mod support;
 mod tidy;
+mod tokens;
