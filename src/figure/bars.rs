@@ -46,7 +46,7 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
         if x.angle == -45.0 { text::width(&labels[0], layout::LABEL_SIZE) * 0.72 } else { 0.0 };
     let left = (y.title_at + 14.0).max(overhang - 0.5 * plot_width / groups as f64 + 8.0);
     let bottom = x.title_at + 14.0;
-    let name = |i: usize| (all[i].name.clone(), colors::of_many(i, count, graded));
+    let name = |i: usize| (all[i].name.clone(), colors::of_many(i, count, graded).0, 0);
     let names: Vec<_> = (0..count).map(name).collect();
     let (legend, right) = lines::legend(&names, left + plot_width + 14.0, 0.0);
     let mut scene = Scene { width: (left + plot_width + right).max(380.0), ..Scene::default() };

@@ -127,12 +127,13 @@ pub(super) fn sample(stops: &[Rgb], t: f64) -> Rgb {
     [mix(0), mix(1), mix(2)]
 }
 
-/// Colour number `i` of `count` things: distinct for unordered ones, graded for ordered ones.
-pub(super) fn of_many(i: usize, count: usize, ordered: bool) -> Rgb {
+/// Colour and dash pattern of thing `i` of `count`: graded colours for ordered things, distinct
+/// ones for others, with another pattern each time the colours begin again.
+pub(super) fn of_many(i: usize, count: usize, ordered: bool) -> (Rgb, usize) {
     if ordered && count > 2 {
-        return sample(&ORDERED, i as f64 / (count - 1) as f64);
+        return (sample(&ORDERED, i as f64 / (count - 1) as f64), 0);
     }
-    CATEGORIES[i % CATEGORIES.len()]
+    (CATEGORIES[i % CATEGORIES.len()], i / CATEGORIES.len() % 3)
 }
 
 /// Black or white, whichever reads better on a colour.

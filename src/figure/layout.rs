@@ -10,6 +10,8 @@ pub(super) const LABEL_SIZE: f64 = 11.0;
 pub(super) const NAME_SIZE: f64 = 12.0;
 /// Height of a line of a colour bar's title.
 pub(super) const TITLE_LINE: f64 = 16.0;
+/// Room between that title and the bar.
+pub(super) const TITLE_GAP: f64 = 5.0;
 /// Most labels an axis draws: plotly draws every tick it is given, and more cannot be read.
 const MAX_LABELS: usize = 40;
 
@@ -27,7 +29,7 @@ pub(super) fn thinned(count: usize, step: usize) -> Vec<usize> {
     let mut shown: Vec<usize> = (0..count).step_by(step).collect();
     match shown.last() {
         Some(&last) if last + 1 < count => {
-            if count - 1 - last < step.div_ceil(2) && shown.len() > 1 {
+            if 2 * (count - 1 - last) <= step && shown.len() > 1 {
                 shown.pop();
             }
             shown.push(count - 1);
@@ -86,7 +88,7 @@ pub(super) fn numeric(title: &str, from: f64, to: f64, length: f64, along_x: boo
     let ticks = round_ticks(
         from,
         to,
-        (length / if along_x { 90.0 } else { 50.0 }).clamp(2.0, 8.0) as usize,
+        (length / if along_x { 80.0 } else { 42.0 }).clamp(2.0, 8.0) as usize,
     );
     let widest = ticks.iter().map(|(_, label)| text::width(label, LABEL_SIZE)).fold(0.0, f64::max);
     let title_at = if along_x { LABEL_SIZE + 18.0 } else { widest + 20.0 };

@@ -4,7 +4,7 @@ use anyhow::Result;
 use ndarray::IxDyn;
 
 use super::layout::{self, labelled, numeric, padded};
-use super::scene::{Frame, Legend, Line, Mark, Panel, Ruler, Scene};
+use super::scene::{Entry, Frame, Legend, Line, Mark, Panel, Ruler, Scene};
 use super::style::Style;
 use super::{Figure, Kind, colors, text};
 use crate::grid::{Grid, GridAxis};
@@ -68,7 +68,7 @@ pub(super) fn series(grid: &Grid, style: &Style) -> (GridAxis, Vec<Series>, bool
     let x_place = style.along.and_then(|axis| grid.place(axis).ok()).unwrap_or(natural);
     let x_axis = grid.axes[x_place].clone();
     let others: Vec<&GridAxis> = grid.axes.iter().filter(|axis| axis.axis != x_axis.axis).collect();
-    let names: Vec<Vec<String>> = others.iter().map(|axis| text::names(axis, 24)).collect();
+    let names: Vec<Vec<String>> = others.iter().map(|axis| text::spoken(axis)).collect();
     let count: usize = others.iter().map(|axis| axis.len()).product();
     let one = |i: usize| {
         let mut left = i;
@@ -88,7 +88,7 @@ pub(super) fn series(grid: &Grid, style: &Style) -> (GridAxis, Vec<Series>, bool
         };
         let bounds =
             grid.interval.as_ref().map(|interval| (read(&interval.low), read(&interval.high)));
-        Series { name: name.collect::<Vec<_>>().join(" "), y: read(&grid.values), bounds }
+        Series { name: name.collect::<Vec<_>>().join(", "), y: read(&grid.values), bounds }
     };
     let graded = others.len() == 1 && ordered(others[0].axis);
     let all = (0..count).map(one).collect();
@@ -115,13 +115,13 @@ pub(super) fn value_title(grid: &Grid) -> String {
 }
 
 /// Names and colours of series, right of a frame; nothing for a single unnamed one.
-pub(super) fn legend(names: &[(String, colors::Rgb)], x: f64, y: f64) -> (Option<Legend>, f64) {
+pub(super) fn legend(names: &[Entry], x: f64, y: f64) -> (Option<Legend>, f64) {
     if names.len() < 2 {
         return (None, 16.0);
     }
     let entries: Vec<_> = names.iter().take(MAX_LEGEND).cloned().collect();
     let widest =
-        entries.iter().map(|(name, _)| text::width(name, layout::LABEL_SIZE)).fold(60.0, f64::max);
+        entries.iter().map(|(name, ..)| text::width(name, layout::LABEL_SIZE)).fold(60.0, f64::max);
     let left_out = names.len() - entries.len();
     (Some(Legend { x, y, entries, left_out }), widest + 62.0)
 }
@@ -142,8 +142,11 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
     let y = numeric(&value_title(grid), low, high, plot_height, false);
     let left = y.title_at + 14.0;
     let bottom = x.title_at + 14.0;
-    let name = |i: usize| (all[i].name.clone(), colors::of_many(i, count, graded));
-    let names: Vec<_> = (0..count).map(name).collect();
+    let entry = |i: usize| {
+        let (color, dash) = colors::of_many(i, count, graded);
+        (all[i].name.clone(), color, dash)
+    };
+    let names: Vec<_> = (0..count).map(entry).collect();
     let (legend, right) = legend(&names, left + plot_width + 14.0, 0.0);
     let mut scene = Scene { width: left + plot_width + right, unified: true, ..Scene::default() };
     scene.head(grid, style);
@@ -152,10 +155,11 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
     let listed =
         scene.legend.as_ref().map_or(0.0, |l| 18.0 * (l.entries.len() + l.left_out.min(1)) as f64);
     scene.height = top + plot_height.max(listed - bottom) + bottom;
-    let line = |(one, (name, color)): (Series, (String, colors::Rgb))| {
+    let line = |(one, (name, color, dash)): (Series, Entry)| {
         Mark::Line(Line {
             name,
             color,
+            dash,
             x: (0..one.y.len()).map(|i| i as f64).collect(),
             dots: one.y.len() <= 40,
             y: one.y,

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use ndarray::{Array2, IxDyn};
 
 use super::colors::{ABSENT, Scale};
-use super::layout::{self, LABEL_SIZE, NAME_SIZE, TITLE_LINE, labelled};
+use super::layout::{self, LABEL_SIZE, NAME_SIZE, TITLE_GAP, TITLE_LINE, labelled};
 use super::scene::{Cells, ColorBar, Frame, Mark, Panel, Ruler, Scene};
 use super::style::{Origin, Style, Writing};
 use super::text;
@@ -118,11 +118,8 @@ fn outer_index(outer: &[GridAxis], mut i: usize) -> Vec<usize> {
 
 /// `L2H3`, or the labels of the outer axes joined.
 fn panel_name(outer: &[GridAxis], at: &[usize]) -> String {
-    let labels: Vec<String> = outer
-        .iter()
-        .zip(at)
-        .map(|(axis, i)| text::cut(&text::visible(&axis.labels[*i]), 24))
-        .collect();
+    let labels: Vec<String> =
+        outer.iter().zip(at).map(|(axis, i)| text::spoken(axis)[*i].clone()).collect();
     labels.join(if heads(outer) { "" } else { " · " })
 }
 
@@ -237,7 +234,7 @@ fn color_bar(grid: &Grid, scale: Scale, height: f64) -> (ColorBar, f64) {
         title.extend(text::wrap(&format!("0 = {zero}"), NAME_SIZE, 118.0));
         title.extend(text::wrap(&format!("1 = {one}"), NAME_SIZE, 118.0));
     }
-    let above = title.len() as f64 * TITLE_LINE;
+    let above = title.len() as f64 * TITLE_LINE + TITLE_GAP;
     let height = (height - above).clamp(84.0, 240.0);
     let steps = ((height / 28.0) as usize).clamp(3, 6);
     // A symmetric range often ends just short of a round number: then steps are halved.

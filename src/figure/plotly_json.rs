@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::colors::{INK, SOFT, rgb};
-use super::layout::{LABEL_SIZE, NAME_SIZE, NOTE_SIZE, TITLE_LINE, TITLE_SIZE};
+use super::layout::{LABEL_SIZE, NAME_SIZE, NOTE_SIZE, TITLE_GAP, TITLE_LINE, TITLE_SIZE};
 use super::plotly_axis::{TextFont, axis};
 use super::plotly_traces::{self, Place};
 use super::scene::{ColorBar, Frame, Legend, Page, Panel, Scene};
@@ -271,7 +271,7 @@ impl Writer<'_> {
         let stops = &bar.scale.stops;
         let at = |i: usize| i as f64 / (stops.len() - 1) as f64;
         // plotly takes the title's height from the bar's.
-        let above = TITLE_LINE * bar.title.len() as f64;
+        let above = TITLE_GAP + TITLE_LINE * bar.title.len() as f64;
         let title = bar.title.iter().map(|line| shown(line)).collect::<Vec<_>>().join("<br>");
         ColorAxis {
             colorscale: stops.iter().enumerate().map(|(i, color)| (at(i), rgb(*color))).collect(),

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use plotly::common::{
-    ErrorData, ErrorType, Fill, Font, HoverInfo, Line as Stroke, Marker, Mode, Position,
+    DashType, ErrorData, ErrorType, Fill, Font, HoverInfo, Line as Stroke, Marker, Mode, Position,
 };
 use plotly::{Bar, Scatter, Trace};
 use serde::{Serialize, Serializer};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::colors::{INK, faded, rgb};
 use super::heatmap::cell_text;
 use super::scene::{Bars, Cells, Line, Mark, Panel, Points, Scene};
-use super::text::{self, plotly as shown};
+use super::text::plotly as shown;
 
 /// Points above which plotly draws with WebGL.
 const MANY_POINTS: usize = 1_000;
@@ -214,11 +214,12 @@ fn lines(line: &Line, place: &Place) -> Vec<Box<dyn Trace>> {
         }
     }
     let mode = if line.dots { Mode::LinesMarkers } else { Mode::Lines };
+    let dash = [DashType::Solid, DashType::Dash, DashType::Dot][line.dash.min(2)].clone();
     let trace = Scatter::new(x, numbers(&line.y))
         .mode(mode)
         .name(shown(&line.name))
         .legend_group(line.name.clone())
-        .line(Stroke::new().width(2.0).color(rgb(line.color)))
+        .line(Stroke::new().width(2.0).color(rgb(line.color)).dash(dash))
         .marker(Marker::new().size(5).color(rgb(line.color)))
         .hover_template(format!(
             "%{{y:.4~g}} {}<extra>{}</extra>",
@@ -276,15 +277,15 @@ fn scatter(points: &Points, place: &Place) -> Box<dyn Trace> {
     );
     let mut trace = Scatter::new(numbers(&points.x), numbers(&points.y))
         .web_gl_mode(points.x.len() > MANY_POINTS)
-        .mode(if points.written { Mode::MarkersText } else { Mode::Markers })
+        .mode(if points.written.is_some() { Mode::MarkersText } else { Mode::Markers })
         .name(shown(&points.name))
         .marker(Marker::new().size(7).opacity(0.8).color(rgb(points.color)))
         .hover_text_array(points.labels.iter().map(|label| shown(label)).collect())
         .hover_template(hover)
         .x_axis(place.x())
         .y_axis(place.y());
-    if points.written {
-        let labels = points.labels.iter().map(|label| shown(&text::cut(label, 14))).collect();
+    if let Some(written) = &points.written {
+        let labels = written.iter().map(|label| shown(label)).collect();
         trace = trace
             .text_array(labels)
             .text_position(Position::TopCenter)

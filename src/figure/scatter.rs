@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use ndarray::IxDyn;
 
 use super::layout::{self, numeric, padded};
-use super::scene::{Frame, Legend, Mark, Panel, Points, Scene};
+use super::scene::{Entry, Frame, Legend, Mark, Panel, Points, Scene};
 use super::style::{Groups, Style};
 use super::{Figure, Kind, colors, lines, text};
 use crate::grid::{Grid, GridAxis};
@@ -122,6 +122,8 @@ struct Point {
     x: f64,
     y: f64,
     label: String,
+    /// The label without what a bare number counts.
+    short: String,
     group: usize,
 }
 
@@ -129,6 +131,7 @@ struct Point {
 fn points(grid: &Grid, style: &Style, (cx, cy): (usize, usize)) -> (Vec<String>, Vec<Point>, bool) {
     let rows = rows(grid);
     let names: Vec<Vec<String>> = rows.iter().map(text::spoken).collect();
+    let brief: Vec<Vec<String>> = rows.iter().map(|axis| text::names(axis, 14)).collect();
     let default = || (rows.len() > 1 && rows[0].len() <= MAX_GROUPS).then(|| by_axis(grid, 0));
     let groups = style.groups.clone().or_else(default);
     let mut known: Vec<String> = Vec::new();
@@ -146,18 +149,17 @@ fn points(grid: &Grid, style: &Style, (cx, cy): (usize, usize)) -> (Vec<String>,
             known.push(name.to_string());
             known.len() - 1
         });
-        let label = names
-            .iter()
-            .zip(&index)
-            .map(|(names, i)| names[*i].as_str())
-            .collect::<Vec<_>>()
-            .join(", ");
+        let at = |names: &[Vec<String>], between: &str| {
+            let each = names.iter().zip(&index).map(|(names, i)| names[*i].as_str());
+            each.collect::<Vec<_>>().join(between)
+        };
+        let (label, short) = (at(&names, ", "), at(&brief, " "));
         let coordinate = |c: usize| {
             let at = [&index[..], &[c]].concat();
             grid.exists(&at).then(|| grid.values[IxDyn(&at)])
         };
         if let (Some(x), Some(y)) = (coordinate(cx), coordinate(cy)) {
-            all.push(Point { x, y, label, group });
+            all.push(Point { x, y, label, short: text::cut(&short, 14), group });
         }
     }
     (known, all, groups.is_some_and(|groups| groups.ordered))
@@ -196,15 +198,15 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
             .map(read)
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
         let (low, high) = padded(ends.0, ends.1, false);
-        // A point on the frame would be cut in half.
-        let edge = 0.03 * (high - low);
+        // A point on the frame would be cut in half, and its label more.
+        let edge = if all.len() <= FEW_POINTS { 0.08 } else { 0.03 } * (high - low);
         (low.min(ends.0 - edge), high.max(ends.1 + edge))
     };
     let ((x_low, x_high), (y_low, y_high)) = (extent(|p| p.x), extent(|p| p.y));
     let x = numeric(&x_name, x_low, x_high, side * 1.15, true);
     let y = numeric(&y_name, y_low, y_high, side, false);
     let (left, bottom) = (y.title_at + 14.0, x.title_at + 14.0);
-    let color = |i: usize| (groups[i].clone(), colors::of_many(i, groups.len(), ordered));
+    let color = |i: usize| (groups[i].clone(), colors::of_many(i, groups.len(), ordered).0, 0);
     let named: Vec<_> = (0..groups.len()).map(color).collect();
     let (legend, right) = lines::legend(&named, left + side * 1.15 + 14.0, 0.0);
     let mut scene = Scene { width: left + side * 1.15 + right, ..Scene::default() };
@@ -212,7 +214,7 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
     let top = layout::head_height(&scene.title, &scene.notes);
     scene.legend = legend.map(|legend| Legend { y: top, ..legend });
     scene.height = top + side + bottom;
-    let mark = |(i, (name, color)): (usize, &(String, colors::Rgb))| {
+    let mark = |(i, (name, color, _)): (usize, &Entry)| {
         let mine = || all.iter().filter(move |point| point.group == i);
         Mark::Points(Points {
             name: name.clone(),
@@ -220,7 +222,7 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
             x: mine().map(|p| p.x).collect(),
             y: mine().map(|p| p.y).collect(),
             labels: mine().map(|p| p.label.clone()).collect(),
-            written: all.len() <= FEW_POINTS,
+            written: (all.len() <= FEW_POINTS).then(|| mine().map(|p| p.short.clone()).collect()),
             x_name: x_name.clone(),
             y_name: y_name.clone(),
         })

@@ -40,12 +40,15 @@ pub(super) struct ColorBar {
     pub(super) ticks: Vec<(f64, String)>,
 }
 
+/// Name, colour and dash pattern of a series: 0 is solid.
+pub(super) type Entry = (String, Rgb, usize);
+
 /// Names and colours of series, from a corner downwards.
 #[derive(Debug, Clone)]
 pub(super) struct Legend {
     pub(super) x: f64,
     pub(super) y: f64,
-    pub(super) entries: Vec<(String, Rgb)>,
+    pub(super) entries: Vec<Entry>,
     /// How many series the list leaves out.
     pub(super) left_out: usize,
 }
@@ -118,6 +121,8 @@ pub(super) struct Line {
     pub(super) band: Option<(Vec<f64>, Vec<f64>)>,
     pub(super) unit: String,
     pub(super) dots: bool,
+    /// Dash pattern, 0 solid: colours repeat when there are many series.
+    pub(super) dash: usize,
 }
 
 /// Bars of one series; NaN draws none.
@@ -142,8 +147,8 @@ pub(super) struct Points {
     pub(super) x: Vec<f64>,
     pub(super) y: Vec<f64>,
     pub(super) labels: Vec<String>,
-    /// Write the labels beside the points.
-    pub(super) written: bool,
+    /// What is written beside the points, if anything.
+    pub(super) written: Option<Vec<String>>,
     pub(super) x_name: String,
     pub(super) y_name: String,
 }

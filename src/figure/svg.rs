@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::colors::{FAINT, INK, Rgb, SOFT, hex};
-use super::layout::{LABEL_SIZE, NAME_SIZE, NOTE_SIZE, TITLE_LINE, TITLE_SIZE};
+use super::layout::{LABEL_SIZE, NAME_SIZE, NOTE_SIZE, TITLE_GAP, TITLE_LINE, TITLE_SIZE};
 use super::plotly_json::FONTS;
 use super::scene::{ColorBar, Legend, Mark, Page, Panel, Scene};
 use super::svg_marks;
@@ -204,7 +204,7 @@ fn color_bar(svg: &mut Svg, bar: &ColorBar) {
         svg.line((frame.x + frame.w, y), (frame.x + frame.w + 3.0, y), SOFT);
         svg.text(label, frame.x + frame.w + 6.0, y, PLAIN);
     }
-    let top = frame.y - TITLE_LINE * bar.title.len() as f64;
+    let top = frame.y - TITLE_GAP - TITLE_LINE * bar.title.len() as f64;
     for (i, line) in bar.title.iter().enumerate() {
         let y = top + TITLE_LINE * (i as f64 + 0.4);
         svg.text(line, frame.x, y, Pen { size: NAME_SIZE, ..PLAIN });
@@ -246,7 +246,7 @@ fn legend(svg: &mut Svg, legend: &Legend, scene: &Scene) {
         .flat_map(|panel| &panel.marks)
         .any(|mark| matches!(mark, Mark::Bars(_)));
     let mut y = legend.y + 9.0;
-    for (name, color) in &legend.entries {
+    for (name, color, dash) in &legend.entries {
         match (points, filled) {
             (true, _) => {
                 let (cx, cy) = (px(legend.x + 9.0), px(y));
@@ -257,7 +257,14 @@ fn legend(svg: &mut Svg, legend: &Legend, scene: &Scene) {
                 );
             }
             (_, true) => svg.rect(legend.x + 3.0, y - 5.0, 12.0, 10.0, *color),
-            _ => svg.rect(legend.x, y - 1.0, 18.0, 2.0, *color),
+            _ => {
+                let (x, y, color, dash) =
+                    (px(legend.x), px(y), hex(*color), svg_marks::dashes(*dash));
+                let _ = write!(
+                    svg.0,
+                    "<path d=\"M{x} {y}h20\" stroke=\"{color}\" stroke-width=\"2\"{dash}/>"
+                );
+            }
         }
         svg.text(name, legend.x + 24.0, y, PLAIN);
         y += 18.0;

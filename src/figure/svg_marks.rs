@@ -148,8 +148,13 @@ fn path(points: impl Iterator<Item = (f64, f64)>, panel: &Panel) -> String {
     d
 }
 
+/// The attribute of a dash pattern; 0 is solid.
+pub(super) fn dashes(pattern: usize) -> &'static str {
+    ["", " stroke-dasharray=\"7 4\"", " stroke-dasharray=\"2 3\""][pattern.min(2)]
+}
+
 fn draw_line(svg: &mut Svg, line: &Line, panel: &Panel) {
-    let color = hex(line.color);
+    let (color, dash) = (hex(line.color), dashes(line.dash));
     if let Some((low, high)) = &line.band {
         for (below, above) in runs(&line.x, low).into_iter().zip(runs(&line.x, high)) {
             let outline = path(below.into_iter().chain(above.into_iter().rev()), panel);
@@ -160,7 +165,7 @@ fn draw_line(svg: &mut Svg, line: &Line, panel: &Panel) {
         let d = path(run.iter().copied(), panel);
         let _ = write!(
             svg.0,
-            "<path d=\"{d}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\" stroke-linejoin=\"round\"/>"
+            "<path d=\"{d}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\" stroke-linejoin=\"round\"{dash}/>"
         );
     }
     if !line.dots {
@@ -214,10 +219,10 @@ fn draw_points(svg: &mut Svg, points: &Points, panel: &Panel) {
         svg.0 += "\"/>";
         return;
     }
-    if points.written {
-        for ((x, y), label) in points.x.iter().zip(&points.y).zip(&points.labels) {
+    if let Some(written) = &points.written {
+        for ((x, y), label) in points.x.iter().zip(&points.y).zip(written) {
             let pen = Pen { size: 10.0, anchor: "middle", color: INK, angle: 0.0 };
-            svg.text(&text::cut(label, 14), panel.px(*x), panel.py(*y) - 10.0, pen);
+            svg.text(label, panel.px(*x), panel.py(*y) - 10.0, pen);
         }
     }
     let _ = write!(svg.0, "<g fill=\"{color}\" fill-opacity=\".8\">");

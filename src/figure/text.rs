@@ -87,16 +87,25 @@ pub(super) fn axis_name(axis: Axis) -> &'static str {
     }
 }
 
+/// True if labels only count, from the start or back from the end: `0`, `1`, ... or `-2`, `-1`.
+fn counting(axis: &GridAxis) -> bool {
+    let len = axis.len() as i64;
+    let matches = |offset: i64| {
+        let mut each = axis.labels.iter().zip(0..);
+        each.all(|(label, i)| label.parse() == Ok(i + offset))
+    };
+    matches(0) || matches(-len)
+}
+
 /// The labels of an axis as figures write them, no two alike: a token carries its position as a
 /// subscript (`Mary₁₂`), and so does any label that repeats.
 pub(super) fn names(axis: &GridAxis, most: usize) -> Vec<String> {
     let tokens = matches!(axis.axis, Axis::Pos | Axis::Query | Axis::Key);
-    let plain = axis.labels.iter().enumerate().all(|(i, label)| *label == i.to_string());
     let shown: Vec<String> = axis.labels.iter().map(|label| cut(&visible(label), most)).collect();
     let mut sorted = shown.clone();
     sorted.sort_unstable();
     let repeated = sorted.windows(2).any(|pair| pair[0] == pair[1]);
-    if plain || !(tokens || repeated) {
+    if counting(axis) || !(tokens || repeated) {
         return shown;
     }
     shown.iter().enumerate().map(|(i, label)| format!("{label}{}", subscript(i))).collect()
@@ -104,12 +113,9 @@ pub(super) fn names(axis: &GridAxis, most: usize) -> Vec<String> {
 
 /// The labels of an axis as they stand alone: a bare number says what it counts, `prompt 12`.
 pub(super) fn spoken(axis: &GridAxis) -> Vec<String> {
-    let plain = axis.labels.iter().all(|label| label.parse::<i64>().is_ok());
-    let name = axis_name(axis.axis);
+    let name = if counting(axis) { axis_name(axis.axis) } else { "" };
     let names = names(axis, 24).into_iter();
-    names
-        .map(|label| if plain { format!("{name} {label}").trim().to_string() } else { label })
-        .collect()
+    names.map(|label| format!("{name} {label}").trim().to_string()).collect()
 }
 
 /// Width of a text in pixels at a font size, a little generous: no font is at hand to measure.
