@@ -1,7 +1,9 @@
 //! All integration tests in one binary: each would link libtorch again.
 
 mod analysis;
+mod bad_input;
 mod figures;
+mod fuzz;
 mod golden;
 mod grid;
 mod interventions;
