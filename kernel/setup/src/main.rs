@@ -1,2 +1,38 @@
-//! Set-up.
-fn main() {}
+//! `cargo lab` and `cargo verify`.
+
+use std::process::ExitCode;
+
+use thalweg_setup::{lab, places::Places, verify};
+
+const HELP: &str = "cargo lab                 set up what is missing, open JupyterLab on notebooks/
+cargo lab --run 01        run notebooks/01*.ipynb without a browser, write lab/01*.html
+cargo lab --run 01 --save the same, and keep the outputs in the notebook
+cargo verify              set up what is missing, run every test";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let places = match Places::here() {
+        Ok(places) => places,
+        Err(error) => return failed(&error),
+    };
+    let outcome = match words.as_slice() {
+        ["lab"] => lab::open(&places),
+        ["lab", "--run", prefix] => lab::run(&places, prefix, false),
+        ["lab", "--run", prefix, "--save"] => lab::run(&places, prefix, true),
+        ["verify"] => verify::run(&places),
+        _ => {
+            println!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,132 @@
+"""Runs a notebook without a browser and writes an HTML page.
+
+A cell fails if the kernel replies an error or if it prints anything on stderr: a Rust cell that panics, or that an
+error leaves through `?`, is reported to Jupyter as a success. Progress belongs on stdout.
+"""
+
+import argparse
+import asyncio
+import pathlib
+import re
+import sys
+import time
+from queue import Empty
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+LATE = 0.25  # seconds: stderr of a cell may arrive just after its reply
+
+
+class CellFailed(Exception):
+    pass
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("notebook", type=pathlib.Path)
+    arguments.add_argument("--html", type=pathlib.Path, help="write the page here")
+    arguments.add_argument("--save", action="store_true", help="keep the outputs in the notebook")
+    arguments.add_argument("--timeout", type=int, default=600, help="seconds a cell may take")
+    options = arguments.parse_args()
+    notebook = nbformat.read(options.notebook, as_version=4)
+    began = time.time()
+    try:
+        asyncio.run(run(notebook, options))
+    except CellFailed as failure:
+        sys.exit(f"{options.notebook.name}: {failure}")
+    if options.html:
+        options.html.parent.mkdir(parents=True, exist_ok=True)
+        options.html.write_text(page(notebook), encoding="utf-8")
+    if options.save:
+        save(notebook, options.notebook)
+    print(f"{options.notebook.name}: ran in {time.time() - began:.0f} s" + (f", see {options.html}" if options.html else ""))
+
+
+async def run(notebook, options):
+    client = NotebookClient(
+        notebook,
+        kernel_name="thalweg",
+        startup_timeout=600,
+        timeout=options.timeout,
+        record_timing=False,
+        resources={"metadata": {"path": str(options.notebook.resolve().parent)}},
+    )
+    cells = [(index, cell) for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    began = time.time()
+    try:
+        async with client.async_setup_kernel():
+            print(f"{options.notebook.name}: kernel ready after {time.time() - began:.1f} s", flush=True)
+            for number, (index, cell) in enumerate(cells, 1):
+                began = time.time()
+                await run_cell(client, cell, index, number)
+                print(f"  cell {number}/{len(cells)}: {time.time() - began:.1f} s", flush=True)
+    except RuntimeError as error:
+        raise CellFailed(f"the kernel did not start: {error}") from None
+
+
+async def run_cell(client, cell, index, number):
+    try:
+        # The kernel counts its own start-up as the first execution.
+        await client.async_execute_cell(cell, index, execution_count=number)
+    except (CellExecutionError, DeadKernelError) as error:
+        raise CellFailed(told(cell, number, [str(error)])) from None
+    late = await late_stderr(client)
+    errors = [plain(output) for output in cell.outputs if is_error(output)] + late
+    if errors:
+        raise CellFailed(told(cell, number, errors))
+
+
+async def late_stderr(client):
+    """What arrives on stderr after the reply, which nbclient would drop."""
+    found, until = [], time.time() + LATE
+    while (left := until - time.time()) > 0:
+        try:
+            message = await client.kc.get_iopub_msg(timeout=left)
+        except Empty:
+            break
+        content = message["content"]
+        if message["msg_type"] == "stream" and content["name"] == "stderr":
+            found.append(content["text"])
+    return found
+
+
+def is_error(output):
+    return output.output_type == "error" or (output.output_type == "stream" and output.name == "stderr")
+
+
+def plain(output):
+    text = output.text if output.output_type == "stream" else "\n".join(output.traceback or [output.evalue])
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def told(cell, number, errors):
+    source = "\n".join("    " + line for line in cell.source.splitlines())
+    return f"cell {number} failed:\n{source}\n{''.join(errors).strip()}"
+
+
+def page(notebook):
+    """The notebook as HTML, with plotly.js in it once; everything else a figure needs is in its own output."""
+    import plotly
+    from nbconvert import HTMLExporter
+
+    # RequireJS, which nbconvert adds by default, would catch plotly.js and leave no window.Plotly.
+    body, _ = HTMLExporter(require_js_url="", embed_images=True).from_notebook_node(notebook)
+    script = pathlib.Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    head = "<script>" + script.read_text(encoding="utf-8") + "</script>\n</head>"
+    return body.replace("</head>", head, 1)
+
+
+def save(notebook, path):
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Rust (thalweg)", "language": "rust", "name": "thalweg"},
+        "language_info": {"name": "rust", "file_extension": ".rs", "mimetype": "text/rust"},
+    }
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+//! `cargo lab`: JupyterLab on notebooks/, or one notebook without a browser.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command;
+use crate::places::Places;
+use crate::setup::{self, Ready};
+
+/// Opens JupyterLab on notebooks/ and returns when it is closed.
+pub fn open(places: &Places) -> Result<()> {
+    let ready = setup::ready(places)?;
+    let mut lab = ready.python.command();
+    lab.args(["-m", "jupyterlab"]).current_dir(places.clone.join("notebooks"));
+    jupyter(&mut lab, &ready);
+    command::shown("JupyterLab", &mut lab)
+}
+
+/// Runs the notebooks whose name starts with `prefix` and writes lab/<name>.html; with `save` the notebooks keep
+/// their outputs.
+pub fn run(places: &Places, prefix: &str, save: bool) -> Result<()> {
+    let found = notebooks(&places.clone, prefix)?;
+    let ready = setup::ready(places)?;
+    for notebook in found {
+        let page = page_of(&places.clone, &notebook);
+        command::shown(&name(&notebook), &mut runner(places, &ready, &notebook, &page, save))?;
+    }
+    Ok(())
+}
+
+/// The notebooks in notebooks/ whose name starts with `prefix`, sorted.
+pub fn notebooks(clone: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
+    let dir = clone.join("notebooks");
+    let listing = fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))?;
+    let mut all: Vec<PathBuf> = listing.flatten().map(|item| item.path()).collect();
+    all.retain(|path| path.extension().is_some_and(|extension| extension == "ipynb"));
+    all.sort();
+    let names: Vec<String> = all.iter().map(|path| name(path)).collect();
+    all.retain(|path| name(path).starts_with(prefix));
+    if all.is_empty() {
+        bail!("no notebook starts with {prefix}; there are {}", names.join(", "));
+    }
+    Ok(all)
+}
+
+/// The HTML page that a notebook's run writes.
+pub fn page_of(clone: &Path, notebook: &Path) -> PathBuf {
+    clone.join("lab").join(notebook.with_extension("html").file_name().unwrap_or_default())
+}
+
+/// The command that runs one notebook; it prints a line for each cell and fails with the first failing one.
+pub fn runner(places: &Places, ready: &Ready, notebook: &Path, page: &Path, save: bool) -> Command {
+    let mut python = ready.python.command();
+    python.arg(places.python_files().join("run_notebook.py")).arg(notebook).arg("--html").arg(page);
+    if save {
+        python.arg("--save");
+    }
+    jupyter(&mut python, ready);
+    python
+}
+
+/// Tells a Jupyter program where our kernelspec lies, and lets it read none of the caller's notebook settings.
+fn jupyter(command: &mut Command, ready: &Ready) {
+    let old = std::env::var_os("JUPYTER_PATH").unwrap_or_default();
+    let all = std::iter::once(ready.jupyter.clone()).chain(std::env::split_paths(&old));
+    command.env("JUPYTER_PATH", std::env::join_paths(all).unwrap_or(old));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if (text.starts_with("CARGO_") && text != "CARGO_HOME")
+            || text == "RUST_BACKTRACE"
+            || text == "LD_LIBRARY_PATH"
+        {
+            command.env_remove(name); // set by `cargo lab` itself for us alone
+        }
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

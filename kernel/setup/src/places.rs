@@ -1,0 +1,47 @@
+//! Where the clone and the user's cache lie.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The two roots that everything else is found from.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The clone at hand: the folder of the workspace's Cargo.toml.
+    pub clone: PathBuf,
+    /// This user's cache for thalweg, shared by all clones.
+    pub cache: PathBuf,
+}
+
+impl Places {
+    /// The clone that cargo was called in, and `XDG_CACHE_HOME` or `~/.cache`.
+    pub fn here() -> Result<Places> {
+        let manifest = std::env::var("CARGO_MANIFEST_DIR")
+            .unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").into());
+        let clone = Path::new(&manifest)
+            .ancestors()
+            .find(|folder| {
+                folder.join("Cargo.lock").exists() && folder.join("kernel/setup").exists()
+            })
+            .with_context(|| {
+                format!("no thalweg clone around {manifest}; call cargo inside one")
+            })?;
+        let cache = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
+            Some(folder) => PathBuf::from(folder),
+            None => std::env::home_dir()
+                .context("HOME is not set; it says where the cache goes")?
+                .join(".cache"),
+        };
+        Ok(Places { clone: clone.to_path_buf(), cache: cache.join("thalweg") })
+    }
+
+    /// Python's part of the kernel: requirement lists and the headless runner.
+    pub fn python_files(&self) -> PathBuf {
+        self.clone.join("kernel/python")
+    }
+
+    /// Logs of the long steps.
+    pub fn logs(&self) -> PathBuf {
+        self.cache.join("logs")
+    }
+}

@@ -1,0 +1,8 @@
+//! `cargo verify`.
+
+use crate::places::Places;
+use anyhow::Result;
+/// x
+pub fn run(_: &Places) -> Result<()> {
+    Ok(())
+}
