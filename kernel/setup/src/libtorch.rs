@@ -45,7 +45,11 @@ impl Libtorch {
             return Ok(Some(Libtorch { dir }));
         }
         let dir = cached(places);
-        Ok(dir.exists().then_some(Libtorch { dir }))
+        if !dir.exists() {
+            return Ok(None);
+        }
+        store::touch(&dir)?;
+        Ok(Some(Libtorch { dir }))
     }
 
     /// The libtorch to build against, fetched with `python` where none is found.

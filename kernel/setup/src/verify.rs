@@ -1,8 +1,228 @@
-//! `cargo verify`.
+//! `cargo verify`: sets up what is missing, then runs every test, and closes with one line of counts.
 
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::browser;
+use crate::command::{self, minutes};
+use crate::lab;
 use crate::places::Places;
-use anyhow::Result;
-/// x
-pub fn run(_: &Places) -> Result<()> {
-    Ok(())
+use crate::setup::{self, Ready};
+
+/// Counts of one step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tests that passed.
+    pub passed: usize,
+    /// Tests that failed, or one for a step that broke off.
+    pub failed: usize,
+    /// Tests that could not run here.
+    pub skipped: usize,
+}
+
+impl Counts {
+    const PASSED: Counts = Counts { passed: 1, failed: 0, skipped: 0 };
+    const FAILED: Counts = Counts { passed: 0, failed: 1, skipped: 0 };
+    const SKIPPED: Counts = Counts { passed: 0, failed: 0, skipped: 1 };
+
+    fn of(passed: bool) -> Counts {
+        if passed { Counts::PASSED } else { Counts::FAILED }
+    }
+
+    fn add(&mut self, other: Counts) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+/// Runs every step, also after a failed one; an error if any failed.
+pub fn run(places: &Places) -> Result<()> {
+    let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    let mut report = Report::default();
+    let began = Instant::now();
+    let ready = setup::ready(places)?;
+    report.note("set-up", began.elapsed(), Counts::default());
+    report.step("format", || {
+        Ok(Counts::of(cargo(places, &ready).args(["fmt", "--all", "--check"]).status()?.success()))
+    })?;
+    report.step("clippy", || clippy(places, &ready, ci))?;
+    report.step("tests of the library and of set-up", || {
+        tests(cargo(places, &ready).args([
+            "test",
+            "--locked",
+            "--package",
+            "thalweg",
+            "--package",
+            "thalweg-setup",
+        ]))
+    })?;
+    report.step("tests of the kernel", || {
+        let mut command = cargo(places, &ready);
+        command.args([
+            "test",
+            "--locked",
+            "--release",
+            "--package",
+            "thalweg-kernel",
+            "--target-dir",
+        ]);
+        tests(command.arg(&ready.kernel_target))
+    })?;
+    let all = lab::notebooks(&places.clone, "").unwrap_or_default();
+    for notebook in &all {
+        let page = lab::page_of(&places.clone, notebook);
+        let name = notebook.file_stem().unwrap_or_default().to_string_lossy();
+        report.step(&format!("notebook {name}"), || {
+            Ok(Counts::of(lab::runner(places, &ready, notebook, &page, false).status()?.success()))
+        })?;
+        report.step(&format!("{name} in Chromium"), || figures(&page, ci))?;
+    }
+    report.close(began.elapsed())
+}
+
+#[derive(Debug, Default)]
+struct Report {
+    lines: Vec<String>,
+    total: Counts,
+}
+
+impl Report {
+    fn step(&mut self, name: &str, work: impl FnOnce() -> Result<Counts>) -> Result<()> {
+        println!("\n== {name}");
+        let began = Instant::now();
+        let counts = work().unwrap_or_else(|error| {
+            println!("error: {error:#}");
+            Counts::FAILED
+        });
+        self.note(name, began.elapsed(), counts);
+        Ok(())
+    }
+
+    fn note(&mut self, name: &str, time: Duration, counts: Counts) {
+        self.total.add(counts);
+        let outcome = match counts {
+            Counts { failed: 1.., .. } => "FAILED",
+            Counts { passed: 0, skipped: 1.., .. } => "skipped",
+            _ => "ok",
+        };
+        self.lines.push(format!(
+            "{name:<40} {outcome:<8} {:>6} passed {:>13}",
+            counts.passed,
+            minutes(time)
+        ));
+    }
+
+    fn close(self, time: Duration) -> Result<()> {
+        println!("\n{}\nin all {}", self.lines.join("\n"), minutes(time));
+        let Counts { passed, failed, skipped } = self.total;
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        if failed > 0 {
+            bail!("cargo verify found failures");
+        }
+        Ok(())
+    }
+}
+
+/// Cargo as the user would call it in the clone: set-up's own call leaves nothing of its environment in it.
+fn cargo(places: &Places, ready: &Ready) -> Command {
+    let mut command = Command::new(ready.toolchain.cargo());
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_")
+            && !["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&text.as_ref())
+        {
+            command.env_remove(name);
+        }
+    }
+    command
+        .current_dir(&places.clone)
+        .env_remove("LD_LIBRARY_PATH")
+        .env("LIBTORCH", &ready.settings.libtorch);
+    command.env("PATH", crate::notebook::path_for(&ready.toolchain.sysroot));
+    command
+}
+
+/// Clippy on the two packages that hold the code; under CI a warning fails.
+fn clippy(places: &Places, ready: &Ready, ci: bool) -> Result<Counts> {
+    let mut command = cargo(places, ready);
+    command.args([
+        "clippy",
+        "--quiet",
+        "--locked",
+        "--package",
+        "thalweg",
+        "--package",
+        "thalweg-setup",
+        "--all-targets",
+    ]);
+    if ci {
+        command.args(["--", "-D", "warnings"]);
+    } else {
+        println!("warnings are shown; under CI=true they fail");
+    }
+    Ok(Counts::of(command.status()?.success()))
+}
+
+fn tests(command: &mut Command) -> Result<Counts> {
+    let (succeeded, text) = command::shown_and_read(command)?;
+    let mut counts = count(&text);
+    if !succeeded && counts.failed == 0 {
+        counts.failed = 1; // it did not compile, or broke off
+    }
+    Ok(counts)
+}
+
+/// Adds up the closing lines of cargo's test runners.
+pub fn count(text: &str) -> Counts {
+    let mut counts = Counts::default();
+    for line in text.lines().filter(|line| line.trim_start().starts_with("test result: ")) {
+        for part in line.split([';', '.']) {
+            let mut words = part.split_whitespace();
+            let (Some(number), Some(what)) =
+                (words.next().and_then(|word| word.parse::<usize>().ok()), words.next())
+            else {
+                continue;
+            };
+            match what {
+                "passed" => counts.passed += number,
+                "failed" => counts.failed += number,
+                "ignored" => counts.skipped += number,
+                _ => {}
+            }
+        }
+    }
+    counts
+}
+
+fn figures(page: &Path, ci: bool) -> Result<Counts> {
+    let Some(chromium) = browser::chromium() else {
+        println!(
+            "no Chromium here, the figures were not looked at (Debian: apt-get install chromium)"
+        );
+        return Ok(if ci { Counts::FAILED } else { Counts::SKIPPED });
+    };
+    let seen = browser::look(&chromium, page)?;
+    println!(
+        "{} figures, {} drawn by plotly.js, see {}",
+        seen.figures,
+        seen.drawn,
+        page.with_extension("png").display()
+    );
+    Ok(Counts::of(seen.is_whole() && seen.figures > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closing_lines_of_all_test_binaries_are_added_up() {
+        let text = "running 3 tests\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.49s
+test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.49s\n";
+        assert_eq!(count(text), Counts { passed: 4, failed: 2, skipped: 1 });
+    }
 }
