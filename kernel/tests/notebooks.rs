@@ -64,11 +64,15 @@ impl Drop for Bench {
 fn outputs(notebook: &Path) -> Result<Vec<String>> {
     let value: Value = serde_json::from_str(&fs::read_to_string(notebook)?)?;
     let cells = value["cells"].as_array().context("no cells")?;
-    Ok(cells.iter().map(|cell| cell["outputs"].as_array().into_iter().flatten().map(shown).collect()).collect())
+    Ok(cells
+        .iter()
+        .map(|cell| cell["outputs"].as_array().into_iter().flatten().map(shown).collect())
+        .collect())
 }
 
 fn shown(output: &Value) -> String {
-    let text = if output["text"].is_null() { &output["data"]["text/plain"] } else { &output["text"] };
+    let text =
+        if output["text"].is_null() { &output["data"]["text/plain"] } else { &output["text"] };
     match text {
         Value::Array(lines) => lines.iter().filter_map(Value::as_str).collect(),
         other => other.as_str().unwrap_or_default().to_owned(),
@@ -82,10 +86,16 @@ fn errors(output: &Output) -> String {
 #[test]
 fn a_cell_that_panics_or_returns_an_error_fails_the_run() -> Result<()> {
     let bench = Bench::new("failing")?;
-    let panics = bench.notebook("panics.ipynb", &["let depth = 3;", "panic!(\"the boat sank at {depth}\");"])?;
+    let panics = bench
+        .notebook("panics.ipynb", &["let depth = 3;", "panic!(\"the boat sank at {depth}\");"])?;
     let cell = "use thalweg::anyhow::Context;\nstd::fs::read(\"no-such-chart\").context(\"no chart of the river\")?;";
-    let returns = bench.notebook("returns.ipynb", &["let depth = 3;", "1 + depth", cell, "depth"])?;
-    let running = bench.runner(&returns).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn()?;
+    let returns =
+        bench.notebook("returns.ipynb", &["let depth = 3;", "1 + depth", cell, "depth"])?;
+    let running = bench
+        .runner(&returns)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()?;
     let panicked = bench.runner(&panics).output()?;
     let returned = running.wait_with_output()?;
     for (output, words) in [
@@ -105,19 +115,23 @@ fn two_kernels_at_once_do_not_mix() -> Result<()> {
     let bench = Bench::new("two")?;
     let cells = |name: &str| -> Vec<String> {
         let last = |index: usize| format!("println!(\"{name}{index} of {{mine}}\");");
-        std::iter::once(format!("let mine = String::from(\"{name}\");")).chain((1..6).map(last)).collect()
+        std::iter::once(format!("let mine = String::from(\"{name}\");"))
+            .chain((1..6).map(last))
+            .collect()
     };
     let notebooks = ["Rhine", "Danube"].map(|name| {
         let cells = cells(name);
         let cells: Vec<&str> = cells.iter().map(String::as_str).collect();
         bench.notebook(&format!("{name}.ipynb"), &cells).unwrap()
     });
-    let running: Vec<_> = notebooks.iter().map(|path| bench.runner(path).spawn()).collect::<Result<_, _>>()?;
+    let running: Vec<_> =
+        notebooks.iter().map(|path| bench.runner(path).spawn()).collect::<Result<_, _>>()?;
     for child in running {
         assert!(child.wait_with_output()?.status.success());
     }
     for (notebook, name) in notebooks.iter().zip(["Rhine", "Danube"]) {
-        let wanted: Vec<String> = (1..6).map(|index| format!("{name}{index} of {name}\n")).collect();
+        let wanted: Vec<String> =
+            (1..6).map(|index| format!("{name}{index} of {name}\n")).collect();
         assert_eq!(outputs(notebook)?[1..], wanted);
     }
     Ok(())
@@ -129,7 +143,8 @@ fn an_edit_of_the_library_or_of_the_kernel_shows_in_the_next_notebook() -> Resul
     let clone = bench.dir.join("clone");
     copy_clone(&bench.places.clone, &clone)?;
     bench.places.clone = clone.clone();
-    let notebook = bench.notebook("edited.ipynb", &["println!(\"{} {}\", library_edit(), kernel_edit())"])?;
+    let notebook =
+        bench.notebook("edited.ipynb", &["println!(\"{} {}\", library_edit(), kernel_edit())"])?;
     append(&clone.join("kernel/src/prelude.rs"), "pub fn kernel_edit() -> u32 { 7 }\n")?;
     for edit in ["pub fn library_edit() -> u32 { 1 }\n", "pub fn library_edit() -> u32 { 2 }\n"] {
         let prelude = clone.join("src/prelude.rs");
@@ -154,14 +169,13 @@ fn use_clone(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
+/// All that cargo reads of a clone.
 fn copy_clone(from: &Path, to: &Path) -> Result<()> {
-    for name in ["Cargo.toml", "Cargo.lock", "build.rs", "src", "kernel"] {
-        copy(&from.join(name), &to.join(name))?;
-    }
-    for name in ["tests/main.rs", "benches/stub.rs"] {
-        let path = to.join(name);
-        fs::create_dir_all(path.parent().context("no parent")?)?;
-        fs::write(path, "fn main() {}\n")?;
+    for item in fs::read_dir(from)? {
+        let name = item?.file_name();
+        if !["target", ".git", "data", "lab", "notebooks"].iter().any(|left| name == *left) {
+            copy(&from.join(&name), &to.join(&name))?;
+        }
     }
     Ok(())
 }
@@ -180,6 +194,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn append(path: &Path, text: &str) -> Result<()> {
-    let old = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let old =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(fs::write(path, format!("{old}{text}"))?)
 }
