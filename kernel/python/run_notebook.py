@@ -6,6 +6,7 @@ error leaves through `?`, is reported to Jupyter as a success. Progress belongs 
 
 import argparse
 import asyncio
+import os
 import pathlib
 import re
 import sys
@@ -35,7 +36,8 @@ def main():
     try:
         asyncio.run(run(notebook, options))
     except CellFailed as failure:
-        sys.exit(f"{options.notebook.name}: {failure}")
+        print(f"{options.notebook.name}: {failure}", file=sys.stderr, flush=True)
+        os._exit(1)  # nbclient's own clean-up stumbles over a kernel that never started
     if options.html:
         options.html.parent.mkdir(parents=True, exist_ok=True)
         options.html.write_text(page(notebook), encoding="utf-8")

@@ -1,10 +1,10 @@
 //! What happens before evcxr takes over.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::process::parent_id;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -48,20 +48,22 @@ fn set_environment(settings: &Settings, work: &Path, config: &Path) {
     set("EVCXR_CONFIG_DIR", config);
     set("PATH", notebook::path_for(&settings.sysroot));
     set("LIBTORCH", &settings.libtorch);
-    set("LD_LIBRARY_PATH", library_path(&settings.libtorch));
-    set("CARGO_PROFILE_DEV_OPT_LEVEL", "0");
-    set("CARGO_NET_OFFLINE", "true");
+    set("LD_LIBRARY_PATH", library_path(settings));
+    set("CARGO_HOME", &settings.cargo_home);
     // A failed `?` shows the chain of causes; without this, anyhow would add a backtrace of evcxr's own frames.
     set("RUST_LIB_BACKTRACE", "0");
     // evcxr_jupyter renews an installed stock kernel in this folder; in an empty one it finds none.
     set("JUPYTER_PATH", config);
 }
 
-fn library_path(libtorch: &Path) -> PathBuf {
+/// Where a cell's library finds Rust's own (it is built one folder deeper than evcxr puts it, so that its relative
+/// path to them leads nowhere) and libtorch.
+fn library_path(settings: &Settings) -> OsString {
     let old = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let all = std::iter::once(libtorch.join("lib"))
-        .chain(env::split_paths(&old).filter(|path| !path.as_os_str().is_empty()));
-    env::join_paths(all).map(PathBuf::from).unwrap_or_else(|_| libtorch.join("lib"))
+    let rust = settings.sysroot.join("lib/rustlib").join(&settings.host).join("lib");
+    let others = env::split_paths(&old).filter(|path| !path.as_os_str().is_empty());
+    env::join_paths([rust, settings.libtorch.join("lib")].into_iter().chain(others))
+        .unwrap_or(old.clone())
 }
 
 fn set(name: &str, value: impl AsRef<OsStr>) {

@@ -25,18 +25,25 @@ use crate::store::{self, Key};
 use crate::toolchain::Toolchain;
 use crate::tree::{self, Bring};
 
-/// Optimisation of what notebooks build: libraries fully, cells not at all, since a cell is compiled at each run.
-const PROFILE: &str = "[profile.dev]
+/// The cargo configuration of notebooks: libraries are optimised fully and cells not at all, since a cell is compiled
+/// at each run; locked sources stand in for the registry.
+const CONFIG: &str = r#"[profile.dev]
 opt-level = 0
 
-[profile.dev.package.\"*\"]
+[profile.dev.package."*"]
 opt-level = 3
 debug-assertions = false
 overflow-checks = false
 
 [net]
 offline = true
-";
+
+[source.crates-io]
+replace-with = "locked"
+
+[source.locked]
+directory = "crates"
+"#;
 
 /// What a kernel must know; set-up writes it beside the kernelspec.
 #[derive(Debug, Clone)]
@@ -45,6 +52,8 @@ pub struct Settings {
     pub clone: PathBuf,
     /// The store's folder, see the module's page.
     pub store: PathBuf,
+    /// CARGO_HOME of notebooks: where cargo is told of the locked sources.
+    pub cargo_home: PathBuf,
     /// libtorch, as LIBTORCH names it.
     pub libtorch: PathBuf,
     /// The toolchain's folder.
@@ -69,6 +78,7 @@ impl Settings {
         Ok(Settings {
             clone: word("clone")?.into(),
             store: word("store")?.into(),
+            cargo_home: word("cargo_home")?.into(),
             libtorch: word("libtorch")?.into(),
             sysroot: word("sysroot")?.into(),
             host: word("host")?,
@@ -77,7 +87,7 @@ impl Settings {
 
     /// Writes the settings as JSON.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let value = json!({ "clone": self.clone, "store": self.store, "libtorch": self.libtorch,
+        let value = json!({ "clone": self.clone, "store": self.store, "cargo_home": self.cargo_home, "libtorch": self.libtorch,
                             "sysroot": self.sysroot, "host": self.host });
         fs::write(path, format!("{value:#}\n"))
             .with_context(|| format!("cannot write {}", path.display()))
@@ -93,6 +103,7 @@ impl Settings {
 pub struct Recipe {
     section: String,
     closure: String,
+    version: String,
     key: String,
 }
 
@@ -106,9 +117,9 @@ impl Recipe {
         let (names, section) = lockfile::dependencies(&read("Cargo.toml")?)?;
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let closure = LockFile::parse(&read("Cargo.lock")?)?.closure(&names)?;
-        let parts = [&section, &closure, &toolchain.version, libtorch_key, PROFILE, &manifest("")];
+        let parts = [&section, &closure, &toolchain.version, libtorch_key, CONFIG, &manifest("")];
         let key = parts.iter().fold(Key::new(), |key, part| key.with(part)).name();
-        Ok(Recipe { section, closure, key })
+        Ok(Recipe { section, closure, version: toolchain.version.clone(), key })
     }
 
     /// The store's folder for this recipe.
@@ -116,9 +127,17 @@ impl Recipe {
         places.cache.join("notebook").join(&self.key)
     }
 
-    /// The folder of locked sources, which depends on the lock file alone.
+    /// The folder of locked sources, which depends on the lock file and, for those of the standard library, on Rust.
     fn sources(&self, places: &Places) -> PathBuf {
-        places.cache.join("sources").join(Key::new().with(&self.section).with(&self.closure).name())
+        let key = [&self.section, &self.closure, &self.version]
+            .iter()
+            .fold(Key::new(), |key, part| key.with(part));
+        places.cache.join("sources").join(key.name())
+    }
+
+    /// CARGO_HOME of notebooks.
+    pub fn cargo_home(&self, places: &Places) -> PathBuf {
+        self.sources(places).join("home")
     }
 }
 
@@ -130,27 +149,19 @@ pub fn ready(
     libtorch: &Path,
 ) -> Result<PathBuf> {
     let dir = recipe.dir(places);
-    let sources = recipe.sources(places);
-    store::entry(&sources, |partial| vendor(places, recipe, toolchain, partial))?;
+    store::entry(&recipe.sources(places), |partial| vendor(places, recipe, toolchain, partial))?;
     store::entry(&dir, |partial| {
         println!("compiling the dependencies of notebooks, optimised (7 to 11 minutes on 2 cores)");
-        let config = format!(
-            "{PROFILE}\n[source.crates-io]\nreplace-with = \"locked\"\n\n[source.locked]\ndirectory = {:?}\n",
-            sources.display().to_string()
-        );
-        write(&partial.join(".cargo/config.toml"), &config)?;
         let stand_in = partial.join("stand-in");
         write_stand_in(&stand_in, &recipe.section)?;
         let prebuilt = partial.join("prebuilt");
         write(&prebuilt.join("src/lib.rs"), "")?;
         write(&prebuilt.join("Cargo.toml"), &manifest(&dependency(&stand_in)))?;
-        build(
-            &prebuilt,
-            toolchain,
-            libtorch,
-            "notebook dependencies",
-            &places.logs().join("notebook.log"),
-        )
+        let cargo =
+            Builder { toolchain, libtorch, cargo_home: &recipe.cargo_home(places), dir: &prebuilt };
+        cargo.run("build", "notebook dependencies", &places.logs().join("notebook.log"))?;
+        // evcxr looks for errors with `cargo check`: without this, the first mistyped cell would take minutes.
+        cargo.run("check", "notebook dependencies", &places.logs().join("notebook-check.log"))
     })?;
     Ok(dir)
 }
@@ -181,7 +192,11 @@ pub fn template(settings: &Settings) -> Result<(PathBuf, File)> {
     let _ = fs::remove_file(&note);
     forget_thalweg(&dir, &settings.host)?;
     let log = store::beside(&dir, "log");
-    build(&dir, &settings.toolchain(), &settings.libtorch, "thalweg for notebooks", &log)?;
+    let (toolchain, libtorch, cargo_home) =
+        (&settings.toolchain(), &*settings.libtorch, &*settings.cargo_home);
+    let cargo = Builder { toolchain, libtorch, cargo_home, dir: &dir };
+    cargo.run("build", "thalweg for notebooks", &log)?;
+    cargo.run("check", "thalweg for notebooks", &log)?;
     fs::write(&note, sources).with_context(|| format!("cannot write {}", note.display()))?;
     Ok((dir, lock))
 }
@@ -253,10 +268,11 @@ fn forget_thalweg(template: &Path, host: &str) -> Result<()> {
     Ok(())
 }
 
-/// Fetches the locked sources of all that thalweg depends on.
+/// Fetches the locked sources of all that thalweg depends on, and of what the standard library depends on: without
+/// those, type inference in cells does not understand the standard library.
 fn vendor(places: &Places, recipe: &Recipe, toolchain: &Toolchain, partial: &Path) -> Result<()> {
     println!("fetching the sources of notebook dependencies (1 minute)");
-    let work = store::beside(partial, "work");
+    let work = partial.join("work");
     write_stand_in(&work, &recipe.section)?;
     let locked =
         fs::read_to_string(places.clone.join("Cargo.lock")).context("cannot read Cargo.lock")?;
@@ -264,8 +280,9 @@ fn vendor(places: &Places, recipe: &Recipe, toolchain: &Toolchain, partial: &Pat
     let mut cargo = Command::new(toolchain.cargo());
     cargo
         .args(["vendor", "--quiet", "--versioned-dirs", "--manifest-path"])
-        .arg(work.join("Cargo.toml"))
-        .arg(partial);
+        .arg(work.join("Cargo.toml"));
+    cargo.arg("--sync").arg(toolchain.library().join("Cargo.toml")).arg(partial.join("crates"));
+    cargo.env("RUSTC_BOOTSTRAP", "1"); // the standard library's manifests use what only its own build may
     command::logged("sources", &places.logs().join("sources.log"), cargo.current_dir(&work))?;
     let used =
         fs::read_to_string(work.join("Cargo.lock")).context("cargo vendor left no Cargo.lock")?;
@@ -276,6 +293,7 @@ fn vendor(places: &Places, recipe: &Recipe, toolchain: &Toolchain, partial: &Pat
             strangers.join(", ")
         );
     }
+    write(&partial.join("home/config.toml"), CONFIG)?;
     store::remove(&work)
 }
 
@@ -287,25 +305,35 @@ fn write_stand_in(dir: &Path, section: &str) -> Result<()> {
     write(&dir.join("src/lib.rs"), "")
 }
 
-/// Builds a cell's crate exactly as evcxr does, so that evcxr finds everything built.
-fn build(dir: &Path, toolchain: &Toolchain, libtorch: &Path, what: &str, log: &Path) -> Result<()> {
-    let mut cargo = Command::new(toolchain.cargo());
-    cargo.args(["build", "--target", &toolchain.host]).current_dir(dir);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("CARGO_") && name != "CARGO_HOME" {
-            cargo.env_remove(name); // what cargo tells a program that it runs is not meant for another build
+/// Calls cargo on a cell's crate exactly as evcxr does, so that evcxr finds everything built.
+struct Builder<'a> {
+    toolchain: &'a Toolchain,
+    libtorch: &'a Path,
+    cargo_home: &'a Path,
+    dir: &'a Path,
+}
+
+impl Builder<'_> {
+    fn run(&self, verb: &str, what: &str, log: &Path) -> Result<()> {
+        let mut cargo = Command::new(self.toolchain.cargo());
+        cargo.args([verb, "--target", &self.toolchain.host]).current_dir(self.dir);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("CARGO_") {
+                cargo.env_remove(name); // what cargo tells a program that it runs is not meant for another build
+            }
         }
+        cargo
+            .env("CARGO_HOME", self.cargo_home)
+            .env("CARGO_TARGET_DIR", "target")
+            .env("CARGO_BUILD_BUILD_DIR", "target");
+        cargo
+            .env("RUSTC", self.toolchain.rustc())
+            .env("RUSTFLAGS", "-Cprefer-dynamic")
+            .env_remove("RUSTC_WRAPPER");
+        cargo.env("LIBTORCH", self.libtorch).env_remove("LIBTORCH_USE_PYTORCH");
+        cargo.env("PATH", path_for(&self.toolchain.sysroot));
+        command::logged(what, log, &mut cargo)
     }
-    cargo
-        .env("CARGO_TARGET_DIR", "target")
-        .env("CARGO_BUILD_BUILD_DIR", "target")
-        .env("RUSTC", toolchain.rustc());
-    cargo
-        .env("RUSTFLAGS", "-Cprefer-dynamic")
-        .env("LIBTORCH", libtorch)
-        .env("PATH", path_for(&toolchain.sysroot));
-    cargo.env_remove("LIBTORCH_USE_PYTORCH").env_remove("RUSTC_WRAPPER");
-    command::logged(what, log, &mut cargo)
 }
 
 /// PATH with the toolchain first: rustup's proxies cost a tenth of a second a call.

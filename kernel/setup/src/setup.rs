@@ -55,10 +55,12 @@ pub fn ready(places: &Places) -> Result<Ready> {
     let settings = Settings {
         clone: places.clone.clone(),
         store,
+        cargo_home: recipe.cargo_home(places),
         libtorch: libtorch.dir,
         sysroot: toolchain.sysroot.clone(),
         host: toolchain.host.clone(),
     };
+    notebook::template(&settings)?; // compiles thalweg here, where one sees it, rather than at a kernel's start
     let jupyter = kernel::install(places, &binary, &settings)?;
     tidy_up(places)?;
     if anything {

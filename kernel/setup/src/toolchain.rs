@@ -47,6 +47,11 @@ impl Toolchain {
         self.sysroot.join("bin/rustc")
     }
 
+    /// The sources of the standard library.
+    pub fn library(&self) -> PathBuf {
+        self.sysroot.join("lib/rustlib/src/rust/library")
+    }
+
     fn need_compiler(&self) -> Result<()> {
         let found = |name: &str| {
             Command::new(name).arg("--version").output().is_ok_and(|run| run.status.success())
@@ -58,7 +63,7 @@ impl Toolchain {
     }
 
     fn need_sources(&self, clone: &Path) -> Result<()> {
-        if self.sysroot.join("lib/rustlib/src/rust/library/core").exists() {
+        if self.library().join("core").exists() {
             return Ok(());
         }
         println!("fetching the sources of Rust's standard library (rust-src, 1 minute)");
