@@ -46,6 +46,7 @@ fn gallery() -> Vec<Figure> {
         heatmap(&lens()).unwrap(),
         heatmap(&lens()).unwrap().text(&[TOKENS, TOKENS, TOKENS]).unwrap(),
         lines(&lens()).unwrap(),
+        lines(&lens()).unwrap().along(Axis::Layer).unwrap(),
         lines(&mean).unwrap(),
         bars(&lens()).unwrap(),
         bars(&lens().top(5)).unwrap(),

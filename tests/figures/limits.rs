@@ -7,11 +7,10 @@ use super::{json, lens, message};
 
 #[test]
 fn a_figure_too_large_is_refused_unless_forced() {
-    let grid = Grid::from_array(
-        Array2::from_shape_fn((640, 640), |(i, j)| -((i * j) as f64) * 1.2345e-15),
-        &[Axis::Pos, Axis::DModel],
-        "",
-    );
+    // 4900 cells, each with 1200 bytes of code in its hover.
+    let values = Array2::from_shape_fn((70, 70), |(i, j)| (i * j) as f64);
+    let grid = Grid::from_array(values, &[Axis::Pos, Axis::DModel], "")
+        .map(|grid| grid.code(&"x".repeat(1200)));
     let figure = heatmap(&grid.unwrap()).unwrap();
     let error = message(figure.bundle());
     assert!(error.contains("MB, more than 10 MB") && error.contains("forced()"), "{error}");
