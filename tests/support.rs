@@ -89,6 +89,8 @@ pub(crate) fn shapes(config: &Config) -> Vec<(String, Vec<i64>)> {
 
 /// A model of this config with weights drawn from `seed`.
 pub(crate) fn model_of(config: Config, kind: Kind, seed: u64) -> Model {
+    // One thread a test: on tiny tensors more of them only wait for each other.
+    thalweg::tch::set_num_threads(1);
     let tensors = tensors(&config, kind, seed);
     Model::from_parts(config, tensors, None).expect("the config and its tensors agree")
 }

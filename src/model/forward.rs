@@ -156,7 +156,8 @@ impl<'a> Pass<'a> {
         let x = tap.at(l, MlpIn, x.alias())?; // of its own for gradients: the stream goes on past it
         let u = self.norm(&x, &w.ln2, Ln2Scale.at(l), Ln2Normalized.at(l), tap)?; // [b, p, m]
         let gate_up = w.gate_up.apply(&u);
-        let gate = tap.at(l, MlpPre, gate_up.narrow(-1, 0, f))?; // [b, p, f]
+        // Contiguous, for silu rounds by layout: recording or an identity would change the last bit.
+        let gate = tap.at(l, MlpPre, gate_up.narrow(-1, 0, f).contiguous())?; // [b, p, f]
         let up = tap.at(l, MlpPreLinear, gate_up.narrow(-1, f, f))?; // [b, p, f]
         let neurons = tap.at(l, MlpPost, gate.silu() * up)?; // [b, p, f]
         tap.at(l, MlpOut, w.down.apply(&neurons))

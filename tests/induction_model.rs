@@ -1,0 +1,265 @@
+//! An induction circuit written by hand into the weights of a real Llama: what every method must
+//! find in it is known beforehand.
+//!
+//! The stream has a part for the current token (A), one for the previous token (B), one for the
+//! answer (C), each one-hot, and a constant. Layer 0 has one previous-token head: on the fastest
+//! rotating pairs its key is its query turned by one step. Layer 1 has one induction head: on the
+//! slowest pairs its query is the current token and its key the previous one. MLPs write nothing.
+
+use std::collections::HashMap;
+
+use thalweg::prelude::*;
+use thalweg::{Config, Rope, RopeScaling};
+
+use crate::support::distance;
+
+const D_HEAD: usize = 64;
+const THETA: f64 = 1e12;
+const EPS: f64 = 1e-5;
+/// Ids: 0 begins a prompt, 1..13 are drawn.
+const VOCAB: usize = 13;
+const FAST_PAIRS: usize = 8;
+
+/// A matrix `[rows, columns]` of zeros but for these entries.
+fn matrix(
+    rows: usize,
+    columns: usize,
+    entries: impl IntoIterator<Item = (usize, usize, f64)>,
+) -> Tensor {
+    let mut values = vec![0.0; rows * columns];
+    entries.into_iter().for_each(|(row, column, value)| values[row * columns + column] = value);
+    Tensor::from_slice(&values).view([rows as i64, columns as i64])
+}
+
+/// The model in f64; `sharp` says how strongly the heads of layers 0 and 1 prefer their key.
+/// (60, 400) makes patterns that are 1 to the last bit, (8, 14) soft ones.
+pub(crate) fn induction_model(sharp: (f64, f64)) -> Model {
+    thalweg::tch::set_num_threads(1);
+    let v = VOCAB;
+    let d = 3 * v + 1;
+    let (a, b, c, constant) = (0, v, 2 * v, 3 * v);
+    let config = Config {
+        n_layers: 2,
+        d_model: d,
+        n_heads: 1,
+        n_kv_heads: 1,
+        d_head: D_HEAD,
+        d_mlp: 1,
+        d_vocab: v,
+        n_ctx: 4096,
+        eps: EPS,
+        rope: Rope { theta: THETA, scaling: RopeScaling::Default },
+        attention_bias: false,
+        mlp_bias: false,
+        tied: false,
+        kind: None,
+        bos: Some(0),
+        eos: Vec::new(),
+        unknown_keys: Vec::new(),
+    };
+    let half = D_HEAD / 2;
+    let step = |pair: usize| THETA.powf(-(2.0 * pair as f64) / D_HEAD as f64);
+    let fast = 0..FAST_PAIRS;
+    let one_step = fast.clone().flat_map(|pair| {
+        let (sin, cos) = step(pair).sin_cos();
+        [(pair, constant, cos), (half + pair, constant, sin)]
+    });
+    let slow = |token: usize| half - v + token;
+    let own = || (0..v).map(|t| (t, a + t, 1.0));
+    let mut tensors = HashMap::new();
+    let mut add = |name: &str, tensor: Tensor| tensors.insert(name.to_owned(), tensor);
+    let embedding = (0..v).flat_map(|t| [(t, a + t, 1.0), (t, constant, 1.0)]);
+    add("model.embed_tokens.weight", matrix(v, d, embedding));
+    add("lm_head.weight", matrix(v, d, (0..v).map(|t| (t, c + t, 1.0))));
+    let ones = || Tensor::ones([d as i64], (Kind::Double, Device::Cpu));
+    add("model.norm.weight", ones());
+    let queries = [
+        matrix(D_HEAD, d, fast.map(|pair| (pair, constant, sharp.0))),
+        matrix(D_HEAD, d, (0..v).map(|t| (slow(t), a + t, sharp.1))),
+    ];
+    let keys =
+        [matrix(D_HEAD, d, one_step), matrix(D_HEAD, d, (0..v).map(|t| (slow(t), b + t, 1.0)))];
+    for (layer, (query, key)) in queries.into_iter().zip(keys).enumerate() {
+        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+        let to = [b, c][layer];
+        add(&name("self_attn.q_proj"), query);
+        add(&name("self_attn.k_proj"), key);
+        add(&name("self_attn.v_proj"), matrix(D_HEAD, d, own()));
+        add(&name("self_attn.o_proj"), matrix(d, D_HEAD, (0..v).map(|t| (to + t, t, 1.0))));
+        add(&name("input_layernorm"), ones());
+        add(&name("post_attention_layernorm"), ones());
+        for (part, rows, columns) in [("gate_proj", 1, d), ("up_proj", 1, d), ("down_proj", d, 1)] {
+            add(&name(&format!("mlp.{part}")), matrix(rows, columns, []));
+        }
+    }
+    Model::from_parts(config, tensors, None).unwrap()
+}
+
+/// `[BOS, perm, perm]` of all ids but BOS.
+pub(crate) fn prompt(model: &Model) -> Tokens {
+    thalweg::repeated_tokens(model, 1, VOCAB - 1, 5).unwrap()
+}
+
+const BLOCK: usize = VOCAB - 1;
+
+fn everything(model: &Model, tokens: &Tokens) -> Run {
+    let plan = Plan::new().cache(Sites::everything()).cache(Point::HeadResult);
+    model.run(tokens, &plan).unwrap()
+}
+
+/// The logit of every answer, by hand: one-hot parts written through three norms.
+fn answer_logit() -> f64 {
+    let d = (3 * VOCAB + 1) as f64;
+    let rms = |square: f64| (square / d + EPS).sqrt();
+    let b = 1.0 / rms(2.0); // what layer 0 writes
+    let c = 1.0 / rms(2.0 + b * b); // what layer 1 writes
+    c / rms(2.0 + b * b + c * c)
+}
+
+fn best(logits: &Tensor) -> Vec<i64> {
+    Vec::try_from(logits.argmax(-1, false)).unwrap()
+}
+
+#[test]
+fn the_previous_token_head_and_the_induction_head_score_one() {
+    let model = induction_model((60.0, 400.0));
+    let run = everything(&model, &prompt(&model));
+    let previous = head_scores(&run.cache, Motif::PreviousToken).unwrap();
+    assert!((previous.get(&["L0", "H0"]).unwrap() - 1.0).abs() < 1e-12);
+    assert!(previous.get(&["L1", "H0"]).unwrap() < 0.3);
+    let induction = head_scores(&run.cache, Motif::Induction).unwrap();
+    assert!((induction.get(&["L1", "H0"]).unwrap() - 1.0).abs() < 1e-12);
+    assert!(induction.get(&["L0", "H0"]).unwrap() < 1e-12);
+    let pattern = attention_pattern(&run.cache, 1).unwrap();
+    for i in BLOCK + 1..=2 * BLOCK {
+        let cell = pattern.at(&[0, i as i64, (i + 1 - BLOCK) as i64]).unwrap();
+        assert!((cell - 1.0).abs() < 1e-12, "query {i}: {cell}");
+    }
+}
+
+#[test]
+fn every_token_of_the_second_copy_is_predicted_with_the_logit_worked_out_by_hand() {
+    let model = induction_model((60.0, 400.0));
+    let tokens = prompt(&model);
+    let logits = model.logits(&tokens).unwrap().get(0);
+    let ids = &tokens.ids()[0];
+    let best = best(&logits);
+    assert!((answer_logit() - 1.7477).abs() < 5e-5);
+    for i in BLOCK + 1..2 * BLOCK {
+        assert_eq!(best[i], ids[i + 1], "after position {i}");
+        let row = Vec::<f64>::try_from(logits.get(i as i64)).unwrap();
+        for (id, logit) in row.iter().enumerate() {
+            let expected = if id as i64 == ids[i + 1] { answer_logit() } else { 0.0 };
+            assert!((logit - expected).abs() < 1e-12, "id {id} after position {i}: {logit}");
+        }
+    }
+}
+
+#[test]
+fn the_stream_decomposes_without_remainder_and_the_answer_comes_from_layer_1_alone() {
+    let model = induction_model((60.0, 400.0));
+    let tokens = prompt(&model);
+    let run = everything(&model, &tokens);
+    let mut sum = run.cache.get(Site::Embed).unwrap();
+    for layer in 0..2 {
+        sum = sum + run.cache.get(Point::HeadResult.at(layer)).unwrap().squeeze_dim(2);
+    }
+    assert_eq!(distance(&sum, &run.cache.get(Point::ResidPost.at(1)).unwrap()), 0.0);
+    let answer = tokens.ids()[0][2 * BLOCK];
+    let metric = Metric::logit(answer).at(-2);
+    let parts = attribution(&model, &run.cache, &metric).unwrap();
+    assert_eq!(
+        parts.labels(Axis::Component).unwrap(),
+        ["embed", "L0 attn", "L0 mlp", "L1 attn", "L1 mlp"]
+    );
+    let parts: Vec<f64> = parts.values.iter().copied().collect();
+    assert_eq!((parts[0], parts[1], parts[2], parts[4]), (0.0, 0.0, 0.0, 0.0));
+    assert!((parts[3] - answer_logit()).abs() < 1e-12);
+    let whole = metric.of(&run.logits, &tokens).unwrap().double_value(&[0]);
+    assert!((parts[3] - whole).abs() < 1e-14);
+}
+
+#[test]
+fn the_lens_finds_the_answer_after_layer_1_and_nothing_before() {
+    let model = induction_model((60.0, 400.0));
+    let tokens = prompt(&model);
+    let run = everything(&model, &tokens);
+    let answer = tokens.ids()[0][2 * BLOCK];
+    let lens = logit_lens(&model, &run.cache, answer).unwrap().select(Axis::Pos, -2).unwrap();
+    let uniform = -(VOCAB as f64).ln();
+    assert!((lens.get(&["embed"]).unwrap() - uniform).abs() < 1e-12);
+    assert!((lens.get(&["L0"]).unwrap() - uniform).abs() < 1e-12);
+    let own = answer_logit();
+    let expected = own - (own.exp() + (VOCAB - 1) as f64).ln();
+    assert!((lens.get(&["L1"]).unwrap() - expected).abs() < 1e-12);
+}
+
+#[test]
+fn a_residual_vector_written_by_hand_unembeds_to_its_token() {
+    let model = induction_model((60.0, 400.0));
+    let mut vector = vec![0.0; 3 * VOCAB + 1];
+    vector[2 * VOCAB + 7] = 1.0;
+    assert_eq!(best(&model.unembed(&Tensor::from_slice(&vector).unsqueeze(0)).unwrap()), [7]);
+}
+
+#[test]
+fn without_the_previous_token_head_there_is_no_induction() {
+    let model = induction_model((60.0, 400.0));
+    let tokens = prompt(&model);
+    let ids = &tokens.ids()[0];
+    let metric = Metric::logit_diff(ids[2 * BLOCK], ids[5]).at(-2);
+    let curve = ablation_curve(&model, &tokens, &[(0, 0), (1, 0)], &Intervention::zero(), &metric);
+    let curve = curve.unwrap();
+    assert!((curve.get(&["0"]).unwrap() - answer_logit()).abs() < 1e-12);
+    assert!(curve.get(&["1"]).unwrap() < 0.0);
+    assert_eq!(curve.get(&["2"]).unwrap(), 0.0);
+    let plan = Plan::new().intervene(Point::Z.at(0), Intervention::zero()).cache(Point::Pattern);
+    let cache = model.run(&tokens, &plan).unwrap().cache;
+    let score = head_scores(&cache, Motif::Induction).unwrap().get(&["L1", "H0"]).unwrap();
+    assert!(score < 0.1, "{score}");
+}
+
+#[test]
+fn another_tokens_query_moves_the_answer_to_that_tokens_successor() {
+    let model = induction_model((60.0, 400.0));
+    let tokens = prompt(&model);
+    let ids = tokens.ids()[0].clone();
+    // The same prompt, but its last token is one of the block's middle.
+    let mut other = ids.clone();
+    let last = other.len() - 1;
+    other[last] = ids[4];
+    let other = Tokens::from_ids(&[other]).unwrap();
+    let source = everything(&model, &other).cache;
+    for point in [Point::Q, Point::RotQ] {
+        let plan =
+            Plan::new().intervene(point.at(1), Intervention::patch(&source).pos(-1)).logits_at(-1);
+        let logits = model.run(&tokens, &plan).unwrap().logits.get(0);
+        assert_eq!(best(&logits), [ids[5]]);
+    }
+}
+
+#[test]
+fn cutting_the_edge_to_the_answer_takes_it_away_and_cutting_an_unused_edge_does_not() {
+    let model = induction_model((60.0, 400.0));
+    let tokens = prompt(&model);
+    let (query, answer) = (2 * BLOCK - 1, tokens.ids()[0][2 * BLOCK]);
+    let logit = |key: usize| {
+        let cut = Intervention::knockout(query, key);
+        let plan = Plan::new().intervene(Point::Scores.at(1), cut);
+        let run = model.run(&tokens, &plan).unwrap();
+        Metric::logit(answer).at(-2).of(&run.logits, &tokens).unwrap().double_value(&[0])
+    };
+    assert!(logit(query + 1 - BLOCK) < 0.2);
+    assert!((logit(3) - answer_logit()).abs() < 1e-12);
+}
+
+#[test]
+fn soft_heads_still_prefer_their_keys() {
+    let model = induction_model((8.0, 14.0));
+    let cache = everything(&model, &prompt(&model)).cache;
+    let score = |motif, head: [&str; 2]| head_scores(&cache, motif).unwrap().get(&head).unwrap();
+    let (previous, induction) =
+        (score(Motif::PreviousToken, ["L0", "H0"]), score(Motif::Induction, ["L1", "H0"]));
+    assert!(previous > 0.99 && previous < 1.0, "{previous}");
+    assert!(induction > 0.9 && induction < 1.0, "{induction}");
+}
