@@ -6,6 +6,7 @@ pub use crate::analysis::{
     head_attribution, head_scores, lens, lens_top, logit_lens, pca, random_heads, repeated_tokens,
     resid_cosines, resid_norms, top_heads,
 };
+pub use crate::figure::{Figure, attention, bars, heatmap, lines, scatter};
 pub use crate::grid::Grid;
 pub use crate::hook::cache::Cache;
 pub use crate::hook::intervention::Intervention;

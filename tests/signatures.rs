@@ -6,8 +6,8 @@ use thalweg::anyhow::Result;
 use thalweg::ndarray::ArrayD;
 use thalweg::tch::{Device, Kind, Tensor};
 use thalweg::{
-    Answers, Attention, Axis, Cache, Config, Grid, GridAxis, Intervention, Metric, Model, Plan,
-    Point, Position, Run, Site, Sites, Tokens,
+    Answers, Attention, Axis, Cache, Config, Figure, Grid, GridAxis, Intervention, Metric, Model,
+    Plan, Point, Position, Run, Site, Sites, Tokens, bars, heatmap, lines, logit_lens,
 };
 
 use crate::support::model;
@@ -47,6 +47,14 @@ fn the_signatures_that_count_are_as_the_design_says() {
     let _: fn(&Tensor, f64) -> Intervention = Intervention::add;
     let _: fn(&Cache, &[usize]) -> Intervention = Intervention::resample;
     let _: fn(Point, usize) -> Site = Point::at;
+    let _: fn(&Grid) -> Result<Figure> = heatmap;
+    let _: fn(&Grid) -> Result<Figure> = lines;
+    let _: fn(&Grid) -> Result<Figure> = bars;
+    let _: fn(Figure, &str) -> Figure = Figure::title;
+    let _: fn(&[Figure]) -> Figure = Figure::row;
+    let _: fn(&[Figure]) -> Figure = Figure::column;
+    let _: fn(&Figure, &'static str) -> Result<()> = Figure::save;
+    let _: fn(&Model, &Cache, i64) -> Result<Grid> = logit_lens;
 }
 
 #[test]
@@ -71,6 +79,7 @@ fn what_a_notebook_keeps_can_be_cloned_sent_to_a_thread_and_printed() {
     kept::<Run>();
     kept::<Cache>();
     kept::<Grid>();
+    kept::<Figure>();
     kept::<Config>();
 }
 
@@ -104,6 +113,7 @@ fn debug_is_one_line_without_a_single_weight() {
         format!("{grid:?}"),
         format!("{:?}", Metric::kl(&run.logits.select(1, -1))),
         format!("{:?}", Intervention::patch(&run.cache)),
+        format!("{:?}", lines(&grid).unwrap()),
     ];
     for line in lines {
         assert!(!line.contains('\n') && !line.is_empty() && line.len() < 2000, "{line}");
@@ -112,4 +122,21 @@ fn debug_is_one_line_without_a_single_weight() {
         format!("{model:?}"),
         "Model parts: Llama, 2 layers, d_model 12, 4 heads of 6 (2 key/value), d_mlp 20, vocab 23, context 32, Double on Cpu"
     );
+}
+
+/// What a cell types, with nothing but the prelude.
+mod cell {
+    use thalweg::anyhow::Result;
+    use thalweg::prelude::*;
+
+    #[test]
+    fn the_first_cells_of_a_notebook_need_the_prelude_alone() -> Result<()> {
+        let model = Model::load(concat!(env!("CARGO_MANIFEST_DIR"), "/data/golden/gqa-llama3"))?;
+        let tokens = model.tokens("the cat sat on the mat")?;
+        let plan = Plan::new().cache(Point::ResidPost).cache(Point::Pattern);
+        let run = model.run(&tokens, &plan)?;
+        let figure = heatmap(&logit_lens(&model, &run.cache, model.token("cat")?)?)?;
+        assert!(format!("{figure:?}").contains("Layer"), "{figure:?}");
+        Ok(())
+    }
 }
