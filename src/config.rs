@@ -218,7 +218,9 @@ impl fmt::Display for Config {
             self.n_ctx
         )?;
         if !self.unknown_keys.is_empty() {
-            write!(f, "; config keys not known here: {}", self.unknown_keys.join(", "))?;
+            let keys: Vec<_> =
+                self.unknown_keys.iter().map(|key| key.escape_debug().to_string()).collect();
+            write!(f, "; config keys not known here: {}", keys.join(", "))?;
         }
         Ok(())
     }

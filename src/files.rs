@@ -74,6 +74,11 @@ impl Files {
             let file = file.as_str().with_context(|| {
                 format!("{}: weight_map.{name} = {file}: expected a file name", index.display())
             })?;
+            ensure!(
+                is_plain(name) && is_plain(file),
+                "{}: weight_map names {name:?} in {file:?}: expected plain names",
+                index.display()
+            );
             let plain = Path::new(file).components().collect::<Vec<_>>();
             ensure!(
                 matches!(plain.as_slice(), [Component::Normal(_)]),
@@ -118,6 +123,7 @@ impl Files {
                 self.notes = serde_json::from_value(value).context("__metadata__ is not text")?;
                 continue;
             }
+            ensure!(is_plain(&name), "{name:?} is no name of a tensor");
             let info: TensorInfo = serde_json::from_value(value)
                 .map_err(|error| anyhow::anyhow!("header entry {name:?}: {error}"))?;
             let (begin, end) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
@@ -225,6 +231,11 @@ impl Files {
         })?;
         Ok(whole)
     }
+}
+
+/// Whether a name can stand in a message of one line.
+fn is_plain(name: &str) -> bool {
+    !name.chars().any(char::is_control)
 }
 
 fn kind_of(dtype: Dtype) -> Option<Kind> {

@@ -187,7 +187,7 @@ impl Tokens {
                 }
             }
             places.dedup();
-            ensure!(!places.is_empty(), "{text:?} is not in row {row}: {}", pieces.join("|"));
+            ensure!(!places.is_empty(), "{text:?} is not in row {row}: {}", shown(pieces));
             each.push(places);
         }
         Ok(each)
@@ -221,13 +221,18 @@ impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tokens {} x {}", self.batch(), self.width())?;
         if let Some(first) = self.pieces.first() {
-            let shown: Vec<_> =
-                first.iter().take(24).map(|piece| piece.escape_debug().to_string()).collect();
-            let more = if first.len() > 24 || self.batch() > 1 { " ..." } else { "" };
-            write!(f, ": {}{more}", shown.join("|"))?;
+            let more = if self.batch() > 1 && first.len() <= 24 { " ..." } else { "" };
+            write!(f, ": {}{more}", shown(first))?;
         }
         Ok(())
     }
+}
+
+/// The first pieces of a row, in one line.
+fn shown(pieces: &[String]) -> String {
+    let first = pieces.iter().take(24).map(|piece| piece.escape_debug().to_string());
+    let more = if pieces.len() > 24 { " ..." } else { "" };
+    first.collect::<Vec<_>>().join("|") + more
 }
 
 /// A tokenizer and what this crate asks of it.

@@ -84,6 +84,11 @@ fn headers_that_lie_are_refused_with_the_tensor_named() {
     with_header("bool", |h| h[NORM]["dtype"] = json!("BOOL"), &[NORM, "have F64, F32, F16, BF16"]);
     with_header("list", |h| h[NORM] = json!([1, 2]), &[NORM, "header entry"]);
     with_header("notes", |h| h["__metadata__"] = json!({"a": 1}), &["__metadata__ is not text"]);
+    with_header(
+        "line",
+        |h| h["a\nb"] = entry(0, 0, json!([0])),
+        &["\"a\\nb\" is no name of a tensor"],
+    );
     with_header("empty", |h| *h = json!({}), &["cover 0 bytes"]);
     with_header("array", |h| *h = json!([]), &["not a JSON object"]);
 }
@@ -179,6 +184,8 @@ fn an_index_must_name_shards_of_its_own_directory() {
     let mut more = map(file);
     more.insert("model.extra".into(), json!(file));
     load(json!({ "weight_map": more }), &["model.extra should be in", file, "is not"]);
+    load(json!({"weight_map": {"a\nb": file}}), &["\"a\\nb\"", "expected plain names"]);
+    load(json!({"weight_map": {"a": "b\nc"}}), &["\"b\\nc\"", "expected plain names"]);
     load(json!({}), &["weight_map is missing"]);
     load(json!({"weight_map": [1]}), &["weight_map is missing"]);
     load(json!({"weight_map": {"a": 1}}), &["weight_map.a = 1: expected a file name"]);

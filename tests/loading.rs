@@ -110,6 +110,7 @@ fn harmless_unknown_keys_load_and_are_named() {
     let c = read(json!({"my_note": 3, "use_cache": true, "sliding_window": null})).unwrap();
     assert_eq!(c.unknown_keys, ["my_note"]);
     assert!(c.to_string().ends_with("config keys not known here: my_note"), "{c}");
+    assert!(!read(json!({"a\nb": 1})).unwrap().to_string().contains('\n'));
 }
 
 #[test]

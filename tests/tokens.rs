@@ -105,6 +105,9 @@ fn find_counts_in_own_tokens_and_names_rows_and_places() {
     says(tokens.find("store"), &["\"store\" is not in row 0", "Mary|and|John"]);
     says(tokens.find("Paris"), &["row 0"]);
     says(tokens.find(" "), &["expected some text"]);
+    let broken = vec![vec!["a\nb".to_owned(), "c".into()]];
+    let broken = Tokens::from_ids(&[vec![1, 2]]).unwrap().labelled(broken).unwrap();
+    says(broken.find("Paris"), &["a\\nb|c"]);
     let twice = model.tokens("Mary and Mary went").unwrap();
     says(twice.find("Mary"), &["positions [1, 3] of row 0", "find_nth"]);
     assert_eq!(twice.find_nth("Mary", 1).unwrap(), Position::PerRow(vec![3]));

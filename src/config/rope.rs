@@ -100,7 +100,8 @@ pub(crate) fn read(name: &str, value: &Value, theta: Option<f64>, n_ctx: usize) 
         let neutral = key == "partial_rotary_factor" && Neutral::One.holds(value);
         ensure!(
             common || neutral || own.contains(&key.as_str()),
-            "{name}.{key} = {value} is not implemented for rope type {kind:?}"
+            "{name}.{} = {value} is not implemented for rope type {kind:?}",
+            key.escape_debug()
         );
     }
     let scaling = match kind {
