@@ -18,3 +18,4 @@ mod signatures;
 mod support;
 mod tidy;
 mod tokens;
+mod training;
