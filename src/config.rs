@@ -134,7 +134,7 @@ impl Config {
             "num_attention_heads = {n_heads} is not a multiple of num_key_value_heads = {n_kv_heads}"
         );
         ensure!(
-            self.d_head % 2 == 0,
+            self.d_head.is_multiple_of(2),
             "head_dim = {}: rotary embedding needs an even number",
             self.d_head
         );

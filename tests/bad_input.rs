@@ -124,7 +124,8 @@ fn tensors_of_a_wrong_shape_missing_or_too_many_are_named() {
     let dir = saved("tensors");
     let path = dir.join("model.safetensors");
     let all = small().named_weights();
-    let load = |edit: &dyn Fn(&mut Vec<(String, Tensor)>), words: &[&str]| {
+    type List = Vec<(String, Tensor)>;
+    let load = |edit: &dyn Fn(&mut List), words: &[&str]| {
         let mut list: Vec<_> = all.iter().map(|(n, w)| (n.clone(), w.shallow_clone())).collect();
         edit(&mut list);
         Tensor::write_safetensors(&list, &path).unwrap();

@@ -162,7 +162,7 @@ fn the_stream_decomposes_without_remainder_and_the_answer_comes_from_layer_1_alo
     let run = everything(&model, &tokens);
     let mut sum = run.cache.get(Site::Embed).unwrap();
     for layer in 0..2 {
-        sum = sum + run.cache.get(Point::HeadResult.at(layer)).unwrap().squeeze_dim(2);
+        sum = &sum + run.cache.get(Point::HeadResult.at(layer)).unwrap().squeeze_dim(2);
     }
     assert_eq!(distance(&sum, &run.cache.get(Point::ResidPost.at(1)).unwrap()), 0.0);
     let answer = tokens.ids()[0][2 * BLOCK];

@@ -63,7 +63,7 @@ fn patch_takes_the_same_place_of_the_source() {
     let source = everything(&others());
     for site in Site::all(2) {
         let x = source.get(site).unwrap();
-        let at = site.axes().iter().any(|axis| *axis == thalweg::Axis::Query);
+        let at = site.axes().contains(&thalweg::Axis::Query);
         becomes(site, Intervention::patch(&source), |i, old| {
             if if at { pair(i) } else { real(i) } { x.double_value(i) } else { old }
         });

@@ -65,9 +65,9 @@ fn the_residual_stream_is_the_sum_of_all_that_was_written_below() {
                 if layer > 0 {
                     assert!(same(&at(Point::ResidPre, layer), &at(Point::ResidPost, layer - 1)));
                 }
-                sum = sum + at(Point::AttnOut, layer);
+                sum = &sum + at(Point::AttnOut, layer);
                 near(&sum, &at(Point::ResidMid, layer), bound, format!("within {layer}"));
-                sum = sum + at(Point::MlpOut, layer);
+                sum = &sum + at(Point::MlpOut, layer);
                 near(&sum, &at(Point::ResidPost, layer), bound, format!("after {layer}"));
             }
         }

@@ -12,6 +12,9 @@ use thalweg::{
 
 use crate::support::model;
 
+/// A user's function on a tensor.
+type Function = fn(&Tensor) -> Result<Tensor>;
+
 #[test]
 fn the_signatures_that_count_are_as_the_design_says() {
     let _: fn(&'static str) -> Result<Model> = Model::load;
@@ -42,8 +45,8 @@ fn the_signatures_that_count_are_as_the_design_says() {
     let _: fn(&'static str) -> Result<Cache> = Cache::open;
     let _: fn(i64, Vec<i64>) -> Metric = Metric::logit_diff;
     let _: fn(&'static [i64], &'static [Vec<i64>]) -> Metric = Metric::logit_diff;
-    let _: fn(&str, fn(&Tensor) -> Result<Tensor>) -> Metric = Metric::custom;
-    let _: fn(&str, fn(&Tensor) -> Result<Tensor>) -> Intervention = Intervention::custom;
+    let _: fn(&str, Function) -> Metric = Metric::custom;
+    let _: fn(&str, Function) -> Intervention = Intervention::custom;
     let _: fn(&Tensor, f64) -> Intervention = Intervention::add;
     let _: fn(&Cache, &[usize]) -> Intervention = Intervention::resample;
     let _: fn(Point, usize) -> Site = Point::at;
