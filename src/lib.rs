@@ -8,7 +8,7 @@
 //!
 //! | place | what it does |
 //! |---|---|
-//! | [`config`], [`text`] | `config.json` and prompts: what goes in |
+//! | [`config`], [`text`], [`prompts`] | `config.json`, prompts and prompt sets: what goes in |
 //! | [`hook`] | what may be seen and changed: sites, interventions, plans, caches, metrics |
 //! | [`model`] | tokens -> logits; `model/forward.rs` is the page that says what a Llama does |
 //! | [`grid`] | numbers with named axes, labels and a unit: what every analysis returns |
@@ -39,6 +39,7 @@ pub mod hook;
 pub mod index;
 pub mod model;
 pub mod prelude;
+pub mod prompts;
 pub mod rng;
 pub mod text;
 
@@ -55,5 +56,6 @@ pub use hook::sites::Sites;
 pub use hook::tap::Fired;
 pub use index::{Index, Position, Positions};
 pub use model::{Candidate, Model, Run, Top, W};
+pub use prompts::{Aligned, Prompt, Prompts};
 pub use text::Tokens;
 pub use {anyhow, ndarray, plotly, tch};

@@ -13,6 +13,7 @@ mod loading;
 mod memory;
 mod narrowing;
 mod plan;
+mod prompts;
 mod run;
 mod signatures;
 mod support;

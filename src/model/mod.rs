@@ -1,5 +1,6 @@
 //! Tokens -> logits: a Llama with every activation open.
 
+mod encode;
 pub(crate) mod forward;
 mod rope;
 mod run;
@@ -24,6 +25,7 @@ use weights::Weights;
 
 pub use run::Run;
 pub use tools::{Candidate, Top};
+pub use train::AdamW;
 pub use weight::W;
 
 /// Kinds a model can have.

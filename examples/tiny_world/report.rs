@@ -1,0 +1,190 @@
+//! What a checkpoint can do, and by which heads.
+
+use super::prompt_sets::prompt_set;
+use super::sentence::Task;
+use super::words::{BOS, SYMBOLS};
+use std::collections::BTreeMap;
+use thalweg::anyhow::Result;
+use thalweg::prompts::Prompts;
+use thalweg::rng::Rng;
+use thalweg::tch::Kind;
+use thalweg::{Intervention, Metric, Model, Plan, Point, Tokens};
+
+/// A head and its score: layer, head, score in 0..1.
+pub type Scored = (usize, usize, f64);
+
+/// Items of the repeated block that heads are scored on.
+const BLOCK: usize = 24;
+/// A head this much devoted to a pattern belongs to its set.
+const MEMBER: f64 = 0.4;
+
+/// Prompts in one run: more do not fit the processor's cache.
+const BATCH: usize = 64;
+
+/// Share of prompts whose most likely next word is right, by split and label.
+#[derive(Debug, Clone, Default)]
+pub struct Accuracy {
+    /// `split: label` -> (right, all).
+    pub cells: BTreeMap<String, (f64, usize)>,
+}
+
+impl Accuracy {
+    /// Over all cells whose name starts with `prefix`; 0 if there is none.
+    pub fn of(&self, prefix: &str) -> f64 {
+        let chosen = self.cells.iter().filter(|(name, _)| name.starts_with(prefix));
+        let (sum, n) = chosen.fold((0.0, 0), |(s, n), (_, (right, all))| (s + right, n + all));
+        if n == 0 { 0.0 } else { sum / n as f64 }
+    }
+}
+
+/// One value a prompt under a metric made of each batch's answers.
+pub fn values(
+    model: &Model,
+    prompts: &Prompts,
+    metric: impl Fn(Vec<Vec<i64>>, Vec<Vec<i64>>) -> Metric,
+) -> Result<Vec<f64>> {
+    let ids = |words: &[String]| words.iter().map(|w| model.token(w)).collect::<Result<Vec<_>>>();
+    let mut all = Vec::new();
+    for part in prompts.batches(BATCH)? {
+        let right = part.prompts.iter().map(|p| ids(&p.right)).collect::<Result<Vec<_>>>()?;
+        let wrong = part.prompts.iter().map(|p| ids(&p.wrong)).collect::<Result<Vec<_>>>()?;
+        let tokens = model.batch(&part.clean())?;
+        let value = metric(right, wrong).of(&model.logits(&tokens)?, &tokens)?;
+        all.extend(Vec::<f64>::try_from(value.to_kind(Kind::Double))?);
+    }
+    Ok(all)
+}
+
+/// Accuracy on a prompt set; for `greater` the probability of later years less that of the others.
+pub fn accuracy(model: &Model, prompts: &Prompts) -> Result<Accuracy> {
+    let values = if prompts.task == Task::Greater.name() {
+        values(model, prompts, |right, wrong| Metric::prob_diff(right, wrong))?
+    } else {
+        values(model, prompts, |right, _| Metric::accuracy(right))?
+    };
+    let mut found = Accuracy::default();
+    for (p, value) in prompts.prompts.iter().zip(values) {
+        let cell = found.cells.entry(format!("{}: {}", p.split, p.label)).or_default();
+        *cell = (cell.0 + value, cell.1 + 1);
+    }
+    Ok(found)
+}
+
+/// Rows of BOS and a block of different symbols said twice.
+pub fn repeated(model: &Model, rows: usize, seed: u64) -> Result<Tokens> {
+    let mut rng = Rng::new(seed);
+    let bos = model.token(BOS)?;
+    let symbols = SYMBOLS.iter().map(|w| model.token(w)).collect::<Result<Vec<_>>>()?;
+    let row = |_| {
+        let block = rng.sample(symbols.len(), BLOCK).into_iter().map(|i| symbols[i]);
+        let block: Vec<i64> = block.collect();
+        [vec![bos], block.clone(), block].concat()
+    };
+    Tokens::from_ids(&(0..rows).map(row).collect::<Vec<_>>())
+}
+
+/// Mean loss in nats over the second copy, its first item left out, under a plan.
+pub fn repeat_loss(model: &Model, tokens: &Tokens, plan: &Plan) -> Result<f64> {
+    let (from, n) = (BLOCK as i64 + 1, BLOCK as i64 - 1);
+    let logits = model.run(tokens, plan)?.logits;
+    let next = tokens.tensor(model.device()).narrow(1, from + 1, n);
+    let log_probs = logits.narrow(1, from, n).log_softmax(-1, Kind::Float);
+    Ok(-log_probs.gather(2, &next.unsqueeze(2), false).mean(Kind::Double).double_value(&[]))
+}
+
+/// The heads of a model and what becomes of repetition without them.
+#[derive(Debug, Clone)]
+pub struct Heads {
+    /// By attention to the token before, best first.
+    pub previous: Vec<Scored>,
+    /// By attention to the token after the first copy of this one, best first.
+    pub induction: Vec<Scored>,
+    /// Loss on the second copy, in nats.
+    pub base: f64,
+    /// What mean-ablating the best 1, 2, ... previous-token heads adds to it.
+    pub without_previous: Vec<f64>,
+    /// The same for the induction heads.
+    pub without_induction: Vec<f64>,
+    /// The same for as many random other heads as the larger set has: mean of several draws.
+    pub without_random: f64,
+}
+
+/// Those at the top of a ranking that are devoted to the pattern; at least one.
+pub fn members(ranking: &[Scored]) -> &[Scored] {
+    let n = ranking.iter().take_while(|h| h.2 >= MEMBER).count();
+    &ranking[..n.max(1)]
+}
+
+/// Head scores on repeated blocks (mean attention over the scored queries; previous-token from the
+/// third token on, as the second can only see BOS and itself), and ablations of the sets.
+pub fn heads(model: &Model, rows: usize, seed: u64) -> Result<Heads> {
+    let tokens = repeated(model, rows, seed)?;
+    let plan = Plan::new().cache(Point::Pattern).cache(Point::Z);
+    let run = model.run(&tokens, &plan)?;
+    let (config, width) = (model.config(), 2 * BLOCK as i64 + 1);
+    let (mut previous, mut induction) = (Vec::new(), Vec::new());
+    for layer in 0..config.n_layers {
+        let pattern = run.cache.get(Point::Pattern.at(layer))?;
+        for head in 0..config.n_heads {
+            let a = pattern.select(1, head as i64);
+            let score = |back: i64, from: i64| {
+                let n = width - from;
+                let band = a.diagonal(-back, 1, 2).narrow(1, from - back, n);
+                band.mean(Kind::Double).double_value(&[])
+            };
+            previous.push((layer, head, score(1, 2)));
+            induction.push((layer, head, score(BLOCK as i64 - 1, BLOCK as i64 + 1)));
+        }
+    }
+    for ranking in [&mut previous, &mut induction] {
+        ranking.sort_by(|a, b| b.2.total_cmp(&a.2));
+    }
+    let base = repeat_loss(model, &tokens, &Plan::new())?;
+    let without = |heads: &[Scored]| {
+        let plan = heads.iter().fold(Plan::new(), |plan, &(layer, head, _)| {
+            plan.intervene(Point::Z.at(layer), Intervention::mean(&run.cache).head(head as i64))
+        });
+        Ok(repeat_loss(model, &tokens, &plan)? - base)
+    };
+    let (p, i) = (members(&previous), members(&induction));
+    let cumulative = |set: &[Scored]| (1..=set.len()).map(|k| without(&set[..k])).collect();
+    let others: Vec<Scored> =
+        previous.iter().filter(|h| !among(p, h) && !among(i, h)).copied().collect();
+    let mut rng = Rng::new(seed);
+    let draws = 8;
+    let mut random = 0.0;
+    for _ in 0..draws {
+        let chosen = rng.sample(others.len(), p.len().max(i.len()));
+        random += without(&chosen.into_iter().map(|j| others[j]).collect::<Vec<_>>())?;
+    }
+    let without_previous: Result<Vec<f64>> = cumulative(p);
+    let without_induction: Result<Vec<f64>> = cumulative(i);
+    Ok(Heads {
+        base,
+        without_previous: without_previous?,
+        without_induction: without_induction?,
+        without_random: random / f64::from(draws),
+        previous,
+        induction,
+    })
+}
+
+fn among(set: &[Scored], head: &Scored) -> bool {
+    set.iter().any(|h| (h.0, h.1) == (head.0, head.1))
+}
+
+/// Accuracies of all tasks on prompts drawn with `seed`, at most `n` a label, and the heads.
+pub fn report(model: &Model, seed: u64, n: usize) -> Result<(Vec<(Task, Accuracy)>, Heads)> {
+    let mut tasks = Vec::new();
+    for task in Task::ALL {
+        let mut counts = BTreeMap::<String, usize>::new();
+        let mut set = prompt_set(task, seed);
+        set.prompts.retain(|p| {
+            let count = counts.entry(p.label.clone()).or_default();
+            *count += 1;
+            *count <= n
+        });
+        tasks.push((task, accuracy(model, &set)?));
+    }
+    Ok((tasks, heads(model, 32, seed)?))
+}

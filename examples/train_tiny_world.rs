@@ -1,0 +1,117 @@
+//! Trains tiny-world, the small Llama that notebooks and tests look into, and writes its prompts.
+//!
+//!     OMP_WAIT_POLICY=PASSIVE cargo run --example train_tiny_world -- --out data/models/tiny-world
+//!
+//! Other uses: `--smoke` trains a tiny model for seconds and keeps nothing; `--prompts` writes
+//! `data/prompts`; `--seed 3`, `--steps 4000`, `--first 1000` and `--threads 2` change the run.
+//! The directory always holds the checkpoint whose mechanism is best so far, so a run may be cut
+//! short. Waiting threads must sleep (`PASSIVE`): spinning ones cost minutes on a busy machine.
+
+mod tiny_world;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use thalweg::anyhow::{Context, Result, bail};
+use tiny_world::card;
+use tiny_world::prompt_sets::prompt_set;
+use tiny_world::report::report;
+use tiny_world::sentence::Task;
+use tiny_world::trainer::{Recipe, Trainer};
+
+/// Seed of the prompt sets in `data/prompts`.
+const PROMPT_SEED: u64 = 11;
+/// Seed of the prompts that checkpoints are chosen by.
+const CHOICE_SEED: u64 = 12;
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse()?;
+    if arguments.prompts {
+        return write_prompts(Path::new("data/prompts"));
+    }
+    if let Some(threads) = arguments.threads {
+        thalweg::tch::set_num_threads(threads);
+    }
+    train(arguments.recipe, arguments.out.as_deref())
+}
+
+/// What the command line asks for.
+struct Arguments {
+    recipe: Recipe,
+    out: Option<PathBuf>,
+    threads: Option<i32>,
+    prompts: bool,
+}
+
+impl Arguments {
+    fn parse() -> Result<Self> {
+        let mut found =
+            Arguments { recipe: Recipe::tiny_world(1), out: None, threads: None, prompts: false };
+        let mut words = std::env::args().skip(1);
+        while let Some(word) = words.next() {
+            let mut value = || words.next().with_context(|| format!("{word} needs a value"));
+            match word.as_str() {
+                "--smoke" => found.recipe = Recipe::smoke(found.recipe.seed),
+                "--prompts" => found.prompts = true,
+                "--out" => found.out = Some(value()?.into()),
+                "--seed" => found.recipe.seed = value()?.parse()?,
+                "--steps" => found.recipe.steps = value()?.parse()?,
+                "--first" => found.recipe.first = value()?.parse()?,
+                "--rate" => found.recipe.rates[0] = value()?.parse()?,
+                "--threads" => found.threads = Some(value()?.parse()?),
+                other => bail!(
+                    "unknown argument {other}: expected --smoke, --prompts, --out, --seed, --steps, \
+                     --first or --threads"
+                ),
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn write_prompts(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir)?;
+    for task in Task::ALL {
+        let set = prompt_set(task, PROMPT_SEED);
+        println!("{:10} {:4} prompts", task.name(), set.len());
+        set.save(dir.join(format!("{}.json", task.name())))?;
+    }
+    Ok(())
+}
+
+/// Trains, logs, and keeps the best checkpoint in `out`.
+fn train(recipe: Recipe, out: Option<&Path>) -> Result<()> {
+    let start = Instant::now();
+    let mut trainer = Trainer::new(recipe.clone())?;
+    let mut best = f64::NEG_INFINITY;
+    let mut log = match out {
+        Some(dir) => {
+            std::fs::create_dir_all(dir)?;
+            Some(std::fs::File::create(dir.join("training_log.jsonl"))?)
+        }
+        None => None,
+    };
+    while trainer.step < recipe.steps {
+        let loss = trainer.step()?;
+        if !trainer.step.is_multiple_of(recipe.log_every) && trainer.step != recipe.steps {
+            continue;
+        }
+        // the first stage knows repeats only
+        let prompts = if trainer.second.is_some() { 8 } else { 0 };
+        let (tasks, heads) = report(&trainer.model, CHOICE_SEED, prompts)?;
+        let line = card::Line::new(&mut trainer, loss, start.elapsed(), &tasks, &heads)?;
+        println!("{}", line.text());
+        if let Some(log) = &mut log {
+            writeln!(log, "{}", line.json())?;
+        }
+        if let Some(dir) = out.filter(|_| line.mechanism > best) {
+            trainer.model.save(dir)?;
+            best = line.mechanism;
+        }
+    }
+    if let Some(dir) = out {
+        card::write(dir, &recipe, start.elapsed())?;
+    }
+    Ok(())
+}
