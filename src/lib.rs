@@ -13,6 +13,7 @@
 //! | [`model`] | tokens -> logits; `model/forward.rs` is the page that says what a Llama does |
 //! | [`grid`] | numbers with named axes, labels and a unit: what every analysis returns |
 //! | [`analysis`] | from a cache to a grid, one method a file |
+//! | [`figure`] | from a grid to a figure, for notebooks, papers and pages |
 //! | [`index`], [`rng`] | places along an axis; a seeded generator |
 //!
 //! # What holds throughout

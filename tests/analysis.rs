@@ -6,6 +6,7 @@ use thalweg::{Config, lens_entropy, lens_kl, resid_updates, with_first};
 use crate::support::{config, distance, model, model_of, says};
 
 mod attribution;
+mod figures;
 mod heads;
 mod pca;
 
