@@ -1,7 +1,7 @@
 //! Analyses: what they return on models small enough to know the answer.
 
 use thalweg::prelude::*;
-use thalweg::{Config, lens_entropy, lens_kl, resid_updates, with_first};
+use thalweg::{Config, lens_at, lens_entropy, lens_kl, resid_updates, with_first};
 
 use crate::support::{config, distance, model, model_of, says};
 
@@ -133,6 +133,21 @@ fn the_lens_reads_ranks_entropies_and_distances_too() {
     close(lens_entropy(&model, &run.cache).unwrap().at(&[4, 2]).unwrap(), entropy);
     let best = log_probs.exp().max().double_value(&[]);
     close(top.prob.at(&[4, 2]).unwrap(), best);
+}
+
+#[test]
+fn a_lens_at_the_metrics_position_ends_in_the_metric_itself() {
+    let model = biased();
+    let tokens = batch().with_role("S", vec![1, 0, 2]).unwrap();
+    let run = cached(&model, &tokens, stream());
+    for metric in [Metric::logit_diff(vec![2, 5, 8], 3), Metric::log_prob(4).at("S")] {
+        let lens = lens_at(&model, &run.cache, &metric).unwrap();
+        assert_eq!(lens.shape(), [3, 5]);
+        let whole = Vec::<f64>::try_from(metric.of(&run.logits, &tokens).unwrap()).unwrap();
+        let last = flat(&lens.select(Axis::Layer, -1).unwrap());
+        last.iter().zip(whole).for_each(|(a, b)| close(*a, b));
+    }
+    says(lens_at(&model, &run.cache, &Metric::loss()), &["loss", "many positions"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! that rung, and the unembedding. Early layers write in another basis, so that a lens there can
 //! mislead; with tied embeddings they echo the input token.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use ndarray::Array2;
 use tch::{Kind, Tensor};
 
@@ -48,7 +48,8 @@ pub fn logit_lens(model: &Model, cache: &Cache, answer: impl Into<Answers>) -> R
 
 /// Any metric of one position's logits, read off every rung at every position: `[Layer, Pos]`, or
 /// `[Batch, Layer, Pos]`. `Metric::rank(answer)` gives ranks, `Metric::logit_diff(right, wrong)`
-/// logit differences. The metric's own position does not count: select from `Pos` instead.
+/// logit differences. The metric's own position does not count: [`lens_at`] looks
+/// there alone.
 pub fn lens(model: &Model, cache: &Cache, metric: &Metric) -> Result<Grid> {
     ensure!(
         metric.position().is_some(),
@@ -59,6 +60,24 @@ pub fn lens(model: &Model, cache: &Cache, metric: &Metric) -> Result<Grid> {
         Ok(Tensor::stack(&columns.collect::<Result<Vec<_>>>()?, 1))
     })?;
     Ok(grid.name(&format!("lens: {metric:?}")))
+}
+
+/// A metric read off every rung at the metric's own position, such as a prompt set's role:
+/// `[Layer]`, or `[Batch, Layer]`. What the metric would be if the layers above wrote nothing.
+pub fn lens_at(model: &Model, cache: &Cache, metric: &Metric) -> Result<Grid> {
+    let Some(position) = metric.position() else {
+        bail!("lens_at: {metric:?} looks at many positions, expected a metric of one");
+    };
+    let tokens = cache.tokens();
+    let (mut labels, mut values) = (Vec::new(), Vec::new());
+    for (label, site) in frame::rungs(cache)? {
+        let x = frame::at_position(&cache.get(site)?, tokens, position)?; // [Batch, DModel]
+        values.push(metric.of_row(&model.unembed(&x)?)?);
+        labels.push(label);
+    }
+    let values = Tensor::stack(&values, 1);
+    let grid = frame::batched(tokens, &values, &[(Axis::Layer, labels)], metric.unit())?;
+    Ok(grid.name(&format!("lens: {metric:?}")).note("model", &format!("{model:?}")))
 }
 
 /// Entropy in nats of what each rung predicts: `[Layer, Pos]`, or `[Batch, Layer, Pos]`.
@@ -122,7 +141,6 @@ fn read(
         labels.push(label);
     }
     let grid = frame::by_position(cache.tokens(), labels, &values, unit)?;
-    debug_assert!(grid.axes.iter().any(|named| named.axis == Axis::Pos));
     Ok(grid.note("model", &format!("{model:?}")))
 }
 

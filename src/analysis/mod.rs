@@ -17,6 +17,6 @@ pub use ablation::{ablation_curve, random_heads};
 pub use attention::{attention_pattern, attention_patterns};
 pub use attribution::{attribution, attribution_sites, head_attribution, neuron_attribution};
 pub use heads::{Motif, head_scores, repeated_tokens, repeated_tokens_of, top_heads};
-pub use lens::{LensTop, lens, lens_entropy, lens_kl, lens_top, logit_lens};
+pub use lens::{LensTop, lens, lens_at, lens_entropy, lens_kl, lens_top, logit_lens};
 pub use pca::{Pca, pca, pca_from, pca_of};
 pub use stream::{resid_cosines, resid_norms, resid_updates, with_first};
