@@ -123,6 +123,7 @@ fn the_lens_reads_ranks_entropies_and_distances_too() {
     let top = lens_top(&model, &run.cache).unwrap();
     let best: i64 = top.pieces[(4, 4)].parse().unwrap();
     let rank = lens(&model, &run.cache, &Metric::rank(best)).unwrap();
+    assert!(!format!("{top:?}").contains('\n'));
     assert_eq!(rank.get(&["L1", "<s>"]).unwrap().fract(), 0.0);
     assert_eq!(rank.at(&[4, 4]).unwrap(), 0.0);
     let kl = lens_kl(&model, &run.cache).unwrap();

@@ -7,6 +7,8 @@
 //! that rung, and the unembedding. Early layers write in another basis, so that a lens there can
 //! mislead; with tied embeddings they echo the input token.
 
+use std::fmt;
+
 use anyhow::{Result, bail, ensure};
 use ndarray::Array2;
 use tch::{Kind, Tensor};
@@ -102,12 +104,19 @@ pub fn lens_kl(model: &Model, cache: &Cache) -> Result<Grid> {
 }
 
 /// What each rung of one prompt finds most likely.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LensTop {
     /// Probability of the most likely token: `[Layer, Pos]`, 0..1.
     pub prob: Grid,
     /// That token, to be written into the cells.
     pub pieces: Array2<String>,
+}
+
+/// One line: that of the probabilities.
+impl fmt::Debug for LensTop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.prob, f)
+    }
 }
 
 /// The most likely next token at every rung and position of one prompt, with its probability.

@@ -7,6 +7,8 @@
 //! Signs are arbitrary in the mathematics and fixed here: the largest loading of each component is
 //! positive. Variance ratios are over the total variance, not over that of the components kept.
 
+use std::fmt;
+
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
@@ -15,7 +17,6 @@ use crate::hook::cache::Cache;
 use crate::hook::site::{Axis, Site};
 
 /// Principal components of a set of vectors.
-#[derive(Debug)]
 pub struct Pca {
     /// Coordinates of each vector: `[Pos, Pc]` for one prompt, `[Series, Pc]` for several, labelled
     /// by token; the labels of `Pc` state the share of variance. `scatter` takes it.
@@ -42,6 +43,16 @@ impl Clone for Pca {
             mean: self.mean.shallow_clone(),
             total: self.total,
         }
+    }
+}
+
+/// One line: what was decomposed, and the share of variance of each component.
+impl fmt::Debug for Pca {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shares = self.explained.values.iter().map(|share| format!("{:.1} %", 100.0 * share));
+        let (points, d) = (self.scores.shape()[0], self.mean.size()[0]);
+        let shares = shares.collect::<Vec<_>>().join(", ");
+        write!(f, "{}: {points} points in {d} dimensions, {shares} of variance", self.scores.name)
     }
 }
 

@@ -124,6 +124,9 @@ fn pca_of_a_cache_leaves_out_padding_and_first_tokens() {
     let one = cache.row(0).unwrap();
     let axes: Vec<GridAxis> = pca(&one, site, 2).unwrap().scores.axes;
     assert_eq!((axes[0].axis, axes[0].len()), (Axis::Pos, 4));
+    let line = format!("{own:?}");
+    let start = "PCA of blocks.1.hook_resid_post: 9 points in 12 dimensions, ";
+    assert!(line.starts_with(start) && !line.contains('\n'), "{line}");
 }
 
 #[test]
