@@ -73,7 +73,8 @@ async def run_cell(client, cell, index, number):
         # The kernel counts its own start-up as the first execution.
         await client.async_execute_cell(cell, index, execution_count=number)
     except (CellExecutionError, DeadKernelError) as error:
-        raise CellFailed(told(cell, number, [str(error)])) from None
+        errors = [plain(output) for output in cell.outputs if is_error(output)]
+        raise CellFailed(told(cell, number, errors or [str(error)])) from None
     late = await late_stderr(client)
     errors = [plain(output) for output in cell.outputs if is_error(output)] + late
     if errors:
