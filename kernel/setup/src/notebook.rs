@@ -234,12 +234,35 @@ pub fn remove_dead(kernels: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes stores, sources and templates that nobody used for `age`.
+/// Removes stores, sources and templates that nobody used for `age`, and the templates of clones that are gone.
 pub fn prune(places: &Places, age: Duration) -> Result<()> {
     store::prune(&places.cache.join("sources"), age)?;
     store::prune(&places.cache.join("notebook"), age)?;
     let Ok(listing) = fs::read_dir(places.cache.join("notebook")) else { return Ok(()) };
-    listing.flatten().try_for_each(|item| store::prune(&item.path().join("clones"), age))
+    for clones in listing.flatten().map(|item| item.path().join("clones")) {
+        store::prune(&clones, age)?;
+        forget_gone(&clones)?;
+    }
+    Ok(())
+}
+
+fn forget_gone(clones: &Path) -> Result<()> {
+    let Ok(listing) = fs::read_dir(clones) else { return Ok(()) };
+    for note in listing
+        .flatten()
+        .map(|item| item.path())
+        .filter(|path| path.extension().is_some_and(|it| it == "clone"))
+    {
+        let template = note.with_extension("");
+        let gone = fs::read_to_string(&note).is_ok_and(|clone| !Path::new(&clone).exists());
+        if gone && let Some(_lock) = store::lock_if_free(&template)? {
+            store::remove(&template)?;
+            for word in ["clone", "sources", "log", "used", "lock"] {
+                let _ = fs::remove_file(store::beside(&template, word));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A key of everything that thalweg is compiled from in this clone.

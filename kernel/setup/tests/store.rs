@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use thalweg_setup::lockfile::{self, LockFile};
 use thalweg_setup::notebook;
+use thalweg_setup::places::Places;
 use thalweg_setup::store::{self, Key};
 use thalweg_setup::tree::{self, Bring};
 
@@ -112,6 +113,24 @@ fn the_folders_of_dead_kernels_are_removed() -> Result<()> {
     notebook::remove_dead(&scratch.0)?;
     assert_eq!(names(&scratch.0), ["102", "102.lock"]);
     drop(alive);
+    Ok(())
+}
+
+#[test]
+fn what_was_compiled_for_a_clone_goes_with_the_clone() -> Result<()> {
+    let scratch = Scratch::new("gone");
+    let places = Places { clone: scratch.join("clone"), cache: scratch.join("cache") };
+    let clones = places.cache.join("notebook/key/clones");
+    for name in ["here", "gone"] {
+        fs::create_dir_all(clones.join(name))?;
+        fs::write(
+            clones.join(name).with_extension("clone"),
+            scratch.join(name).display().to_string(),
+        )?;
+    }
+    fs::create_dir(scratch.join("here"))?;
+    notebook::prune(&places, Duration::from_secs(3600))?;
+    assert_eq!(names(&clones), ["here", "here.clone"]);
     Ok(())
 }
 
