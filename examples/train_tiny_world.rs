@@ -3,9 +3,11 @@
 //!     OMP_WAIT_POLICY=PASSIVE cargo run --example train_tiny_world -- --out data/models/tiny-world
 //!
 //! Other uses: `--smoke` trains a tiny model for seconds and keeps nothing; `--prompts` writes
-//! `data/prompts`; `--seed 3`, `--steps 4000`, `--first 1000` and `--threads 2` change the run.
+//! `data/prompts`; `--card DIR` measures a checkpoint and writes its README; `--seed 3`, `--steps 4000`, `--first 1000` and `--threads 2` change the run.
 //! The directory always holds the checkpoint whose mechanism is best so far, so a run may be cut
 //! short. Waiting threads must sleep (`PASSIVE`): spinning ones cost minutes on a busy machine.
+
+#![allow(clippy::print_stdout)] // what a program has to say
 
 mod tiny_world;
 
@@ -30,6 +32,9 @@ fn main() -> Result<()> {
     if arguments.prompts {
         return write_prompts(Path::new("data/prompts"));
     }
+    if let Some(dir) = &arguments.card {
+        return card::write(dir, &arguments.recipe);
+    }
     if let Some(threads) = arguments.threads {
         thalweg::tch::set_num_threads(threads);
     }
@@ -42,18 +47,25 @@ struct Arguments {
     out: Option<PathBuf>,
     threads: Option<i32>,
     prompts: bool,
+    card: Option<PathBuf>,
 }
 
 impl Arguments {
     fn parse() -> Result<Self> {
-        let mut found =
-            Arguments { recipe: Recipe::tiny_world(1), out: None, threads: None, prompts: false };
+        let mut found = Arguments {
+            recipe: Recipe::tiny_world(1),
+            out: None,
+            threads: None,
+            prompts: false,
+            card: None,
+        };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{word} needs a value"));
             match word.as_str() {
                 "--smoke" => found.recipe = Recipe::smoke(found.recipe.seed),
                 "--prompts" => found.prompts = true,
+                "--card" => found.card = Some(value()?.into()),
                 "--out" => found.out = Some(value()?.into()),
                 "--seed" => found.recipe.seed = value()?.parse()?,
                 "--steps" => found.recipe.steps = value()?.parse()?,
@@ -61,8 +73,8 @@ impl Arguments {
                 "--rate" => found.recipe.rates[0] = value()?.parse()?,
                 "--threads" => found.threads = Some(value()?.parse()?),
                 other => bail!(
-                    "unknown argument {other}: expected --smoke, --prompts, --out, --seed, --steps, \
-                     --first or --threads"
+                    "unknown argument {other}: expected --smoke, --prompts, --card, --out, --seed, --steps, \
+                     --first, --rate or --threads"
                 ),
             }
         }
@@ -111,7 +123,7 @@ fn train(recipe: Recipe, out: Option<&Path>) -> Result<()> {
         }
     }
     if let Some(dir) = out {
-        card::write(dir, &recipe, start.elapsed())?;
+        card::write(dir, &recipe)?;
     }
     Ok(())
 }

@@ -18,5 +18,6 @@ mod run;
 mod signatures;
 mod support;
 mod tidy;
+mod tiny_world;
 mod tokens;
 mod training;

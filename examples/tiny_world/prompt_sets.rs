@@ -188,12 +188,12 @@ fn recalls(rng: &mut Rng) -> Vec<Prompt> {
 
 fn iois(rng: &mut Rng) -> Vec<Prompt> {
     let (mut cells, mut seen) = (BTreeMap::<String, Vec<Prompt>>::new(), HashSet::new());
-    while cells.len() < 9 || cells.values().any(|v| v.len() < 64) {
+    while cells.len() < 12 || cells.values().any(|v| v.len() < 48) {
         let abc = rng.chance(0.3);
         let Some(parts) = ioi_parts(&mut Draw::new(rng, Split::Test), abc) else { continue };
         let s = parts.sentence();
         let cell = cells.entry(s.cell.clone()).or_default();
-        if cell.len() == 64 || !seen.insert(s.prompt()) {
+        if cell.len() == 48 || !seen.insert(s.prompt()) {
             continue;
         }
         let third = other(rng, &NAMES, &s);
@@ -227,14 +227,14 @@ fn facts(rng: &mut Rng) -> Vec<Prompt> {
             all.push(p);
         }
     }
-    for country in 0..FACTS.len() {
+    for (country, fact) in FACTS.iter().enumerate() {
         for other_country in rng.sample(FACTS.len(), 20) {
             if other_country == country {
                 continue;
             }
             let s = suppose(&mut Draw::new(rng, Split::Test), country, other_country);
             let mut p = prompt(&s);
-            let text = replaced(&s, &[(place(&s, "said"), FACTS[country][1])]);
+            let text = replaced(&s, &[(place(&s, "said"), fact[1])]);
             p.corrupt.insert("truth".to_string(), text);
             all.push(p);
         }

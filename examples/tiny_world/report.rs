@@ -18,6 +18,14 @@ const BLOCK: usize = 24;
 /// A head this much devoted to a pattern belongs to its set.
 const MEMBER: f64 = 0.4;
 
+/// What ablating a set must add to the loss on a second copy, in nats.
+pub const COST: f64 = 1.0;
+
+/// What ablating random heads may add, in nats.
+pub const NOTHING: f64 = 0.2;
+/// Draws of random heads.
+const DRAWS: usize = 20;
+
 /// Prompts in one run: more do not fit the processor's cache.
 const BATCH: usize = 64;
 
@@ -58,7 +66,7 @@ pub fn values(
 /// Accuracy on a prompt set; for `greater` the probability of later years less that of the others.
 pub fn accuracy(model: &Model, prompts: &Prompts) -> Result<Accuracy> {
     let values = if prompts.task == Task::Greater.name() {
-        values(model, prompts, |right, wrong| Metric::prob_diff(right, wrong))?
+        values(model, prompts, Metric::prob_diff)?
     } else {
         values(model, prompts, |right, _| Metric::accuracy(right))?
     };
@@ -105,8 +113,12 @@ pub struct Heads {
     pub without_previous: Vec<f64>,
     /// The same for the induction heads.
     pub without_induction: Vec<f64>,
-    /// The same for as many random other heads as the larger set has: mean of several draws.
-    pub without_random: f64,
+    /// The same for random heads of neither ranking's top, as many as it takes of the larger set to
+    /// cost [`COST`]: several draws, ascending.
+    pub without_random: Vec<f64>,
+    /// Heads of neither ranking's top that cost more than [`NOTHING`] alone: they take part without
+    /// showing either pattern. Layer, head, nats.
+    pub silent: Vec<Scored>,
 }
 
 /// Those at the top of a ranking that are devoted to the pattern; at least one.
@@ -147,26 +159,49 @@ pub fn heads(model: &Model, rows: usize, seed: u64) -> Result<Heads> {
         Ok(repeat_loss(model, &tokens, &plan)? - base)
     };
     let (p, i) = (members(&previous), members(&induction));
-    let cumulative = |set: &[Scored]| (1..=set.len()).map(|k| without(&set[..k])).collect();
+    let cumulative = |set: &[Scored]| -> Result<Vec<f64>> {
+        (1..=set.len()).map(|k| without(&set[..k])).collect()
+    };
     let others: Vec<Scored> =
         previous.iter().filter(|h| !among(p, h) && !among(i, h)).copied().collect();
+    let without_previous = cumulative(p)?;
+    let without_induction = cumulative(i)?;
     let mut rng = Rng::new(seed);
-    let draws = 8;
-    let mut random = 0.0;
-    for _ in 0..draws {
-        let chosen = rng.sample(others.len(), p.len().max(i.len()));
-        random += without(&chosen.into_iter().map(|j| others[j]).collect::<Vec<_>>())?;
+    let many = needed(&without_previous).max(needed(&without_induction));
+    let mut without_random = Vec::new();
+    for _ in 0..DRAWS {
+        let chosen = rng.sample(others.len(), many);
+        without_random.push(without(&chosen.into_iter().map(|j| others[j]).collect::<Vec<_>>())?);
     }
-    let without_previous: Result<Vec<f64>> = cumulative(p);
-    let without_induction: Result<Vec<f64>> = cumulative(i);
+    without_random.sort_by(f64::total_cmp);
+    let mut silent = Vec::new();
+    for head in &others {
+        let cost = without(&[*head])?;
+        if cost > NOTHING {
+            silent.push((head.0, head.1, cost));
+        }
+    }
     Ok(Heads {
         base,
-        without_previous: without_previous?,
-        without_induction: without_induction?,
-        without_random: random / f64::from(draws),
+        without_previous,
+        without_induction,
+        without_random,
+        silent,
         previous,
         induction,
     })
+}
+
+impl Heads {
+    /// The median cost of ablating random heads.
+    pub fn random(&self) -> f64 {
+        self.without_random.get(self.without_random.len() / 2).copied().unwrap_or(0.0)
+    }
+}
+
+/// How many heads of a ranking must go, best first, before it costs [`COST`].
+pub fn needed(costs: &[f64]) -> usize {
+    costs.iter().position(|c| *c >= COST).map_or(costs.len(), |at| at + 1)
 }
 
 fn among(set: &[Scored], head: &Scored) -> bool {

@@ -13,6 +13,12 @@ pub struct Row {
     pub task: Vec<usize>,
 }
 
+/// How often tasks are drawn before anything is known: the root of the weights, for the loss is a
+/// mean over each task's answers, and a rare task needs enough of them for a quiet mean.
+pub fn evenly() -> [f64; 9] {
+    Task::ALL.map(|t| t.weight().sqrt())
+}
+
 /// Marks a token that is no answer.
 pub const OTHER: usize = Task::ALL.len();
 
@@ -23,6 +29,8 @@ pub struct Mixture {
     pub length: usize,
     /// Share of rows that start with a `repeat`.
     pub repeats: f64,
+    /// How often each task but `repeat` is drawn, by its number; `repeat` starts rows only.
+    pub tasks: [f64; 9],
     /// How hard.
     pub level: Level,
     /// Train or test.
@@ -37,7 +45,8 @@ pub fn row(rng: &mut Rng, mixture: &Mixture, vocabulary: &Vocabulary) -> Row {
     let mut draw = Draw::new(rng, mixture.split);
     let mut next = draw.rng.chance(mixture.repeats).then_some(Task::Repeat);
     while row.ids.len() < mixture.length {
-        let task = next.take().unwrap_or_else(|| other_task(draw.rng));
+        let task =
+            next.take().unwrap_or_else(|| Task::ALL[1 + draw.rng.weighted(&mixture.tasks[1..])]);
         let Some(sentence) = draw.sentence(task, &mixture.level) else { continue };
         let start = row.task.len();
         row.ids.extend(sentence.words.iter().map(|w| vocabulary.id(w)));
@@ -49,11 +58,4 @@ pub fn row(rng: &mut Rng, mixture: &Mixture, vocabulary: &Vocabulary) -> Row {
     row.ids.truncate(mixture.length);
     row.task.truncate(mixture.length);
     row
-}
-
-/// Any task but `repeat`. Drawn by the root of the weights: the loss is a mean over each task's
-/// answers, so a rare task needs enough of them for a quiet mean.
-fn other_task(rng: &mut Rng) -> Task {
-    let weights = Task::ALL[1..].iter().map(|t| t.weight().sqrt()).collect::<Vec<_>>();
-    Task::ALL[1 + rng.weighted(&weights)]
 }

@@ -11,6 +11,8 @@ pub const TEMPLATES: usize = 3;
 pub struct Ioi {
     /// 0: `When ... went`, 1: `After ... met`, 2: `Then ... had a long talk`.
     pub template: usize,
+    /// Whose verb it has: in tests that of its own template, in training any.
+    pub verb: usize,
     /// The name that is the answer.
     pub io: &'static str,
     /// The name said twice.
@@ -38,12 +40,13 @@ impl Ioi {
             1 => s.say("met at the").role("place", self.place).say(","),
             _ => s.say("had a long talk and"),
         };
-        s.role("S2", self.giver).say(["gave a", "handed the", "offered a"][self.template]);
+        s.role("S2", self.giver).say(["gave a", "handed the", "offered a"][self.verb]);
         s.role("object", self.object).role("END", "to").answer(self.io, &[self.s]).say(".");
         if self.giver != self.s {
             s.right = vec![self.io, self.s];
             s.wrong = vec![self.giver];
-            s.cell = format!("T{} ABC", self.template + 1);
+            s.cell =
+                format!("T{} {}", self.template + 1, if self.io_first { "ABC" } else { "BAC" });
         } else {
             s.cell =
                 format!("T{} {}", self.template + 1, if self.io_first { "ABBA" } else { "BABA" });
@@ -57,9 +60,10 @@ impl Ioi {
         (index(&NAMES, self.io) + index(&NAMES, self.s)).is_multiple_of(6)
     }
 
-    /// The second template is trained on in ABBA order only.
+    /// The second template is trained on in ABBA order only. Its beginning and its verb are seen in
+    /// both orders, but not together: else one word of it would tell the answer.
     fn order_held_out(&self) -> bool {
-        self.template == 1 && !self.io_first
+        self.template == 1 && self.verb == 1 && !self.io_first
     }
 }
 
@@ -75,8 +79,10 @@ pub fn ioi_parts(draw: &mut Draw<'_>, abc: bool) -> Option<Ioi> {
             break;
         };
         let third = third.copied();
+        let (template, verb) = (draw.rng.below(TEMPLATES), draw.rng.below(TEMPLATES));
         let parts = Ioi {
-            template: draw.rng.below(TEMPLATES),
+            template,
+            verb: if draw.split == Split::Train { verb } else { template },
             io,
             s,
             giver: if abc { third? } else { s },
@@ -166,7 +172,8 @@ pub fn sentiment(draw: &mut Draw<'_>) -> Option<Sentence> {
     let words = [GOOD, BAD];
     let bad = draw.rng.below(2);
     if draw.rng.chance(0.5) {
-        let not = draw.rng.chance(0.5);
+        // with half of them negated the adjective alone would say nothing, and nothing is learnt
+        let not = draw.rng.chance(0.25);
         let felt = if not { 1 - bad } else { bad };
         s.say("The").role("thing", draw.any(&THINGS)).say("was");
         if not {

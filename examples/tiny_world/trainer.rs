@@ -1,6 +1,6 @@
 //! The training itself: stages, the loss by task, weights that follow what is not known yet.
 
-use super::rows::{Mixture, OTHER, Row, row};
+use super::rows::{Mixture, OTHER, Row, evenly, row};
 use super::sentence::{Level, Split, Task};
 use super::words::{BOS, Vocabulary};
 use std::collections::HashMap;
@@ -16,6 +16,8 @@ const OTHER_WEIGHT: f64 = 0.1;
 
 /// Size of the part that all embeddings share at the start, beside that of their own.
 const SHARED: f64 = 1.5;
+/// Share of its weight that a task keeps once it is known.
+const KEPT: f64 = 0.15;
 /// Accuracy on repeats that doubles the number of symbols.
 const LEARNT: f64 = 0.9;
 /// Symbols at the start: few are matched soon, and then more are quickly added.
@@ -73,30 +75,36 @@ impl Recipe {
         }
     }
 
-    /// A model that trains in seconds, to see that everything still works.
+    /// A model that trains in seconds, and yet its induction heads form.
     pub fn smoke(seed: u64) -> Self {
         let size = Size { layers: 2, d_model: 64, heads: 4, d_mlp: 128 };
         Recipe {
             seed,
             size,
-            steps: 30,
-            first: 20,
-            first_layers: 1,
-            batch: 16,
+            steps: 300,
+            first: 250,
+            first_layers: 2,
+            batch: 32,
             rates: [6e-3, 2e-3],
-            log_every: 10,
+            log_every: 50,
         }
     }
 
     /// The rows of a step: first repeats of few symbols, then the whole mixture.
-    fn mixture(&self, symbols: Option<usize>, recall: usize) -> Mixture {
+    fn mixture(&self, symbols: Option<usize>, recall: usize, tasks: [f64; 9]) -> Mixture {
         let split = Split::Train;
         if let Some(symbols) = symbols {
-            return Mixture { length: 40, repeats: 1.0, level: Level::first(symbols), split };
+            return Mixture {
+                length: 40,
+                repeats: 1.0,
+                tasks,
+                level: Level::first(symbols),
+                split,
+            };
         }
         let statement = if recall == 2 { 0.3 } else { 0.1 };
         let level = Level { recall, statement, ..Level::full() };
-        Mixture { length: 64, repeats: 0.35, level, split }
+        Mixture { length: 64, repeats: 0.25, tasks, level, split }
     }
 
     /// Warm-up over 100 steps; from the `start` of the second stage on once more, and a cosine down
@@ -184,6 +192,8 @@ pub struct Trainer {
     pub step: usize,
     /// Share of each task in the loss.
     pub weights: [f64; 9],
+    /// How often each task is drawn.
+    pub tasks: [f64; 9],
     /// Most statements of a `recall` question now.
     pub recall: usize,
     /// Symbols in use in the first stage.
@@ -230,6 +240,7 @@ impl Trainer {
             model,
             step: 0,
             weights,
+            tasks: evenly(),
             recall: 2,
             symbols: FEW,
             second: None,
@@ -243,8 +254,8 @@ impl Trainer {
 
     /// One step; returns its loss in nats.
     pub fn step(&mut self) -> Result<f64> {
-        let mixture =
-            self.recipe.mixture(self.second.is_none().then_some(self.symbols), self.recall);
+        let symbols = self.second.is_none().then_some(self.symbols);
+        let mixture = self.recipe.mixture(symbols, self.recall, self.tasks);
         let rows: Vec<Row> = (0..self.recipe.batch)
             .map(|_| row(&mut self.rng, &mixture, &self.vocabulary))
             .collect();
@@ -282,22 +293,28 @@ impl Trainer {
     fn count(&mut self, logits: &Tensor, each: &Tensor, rows: &[Row]) -> Result<()> {
         let best = Vec::<i64>::try_from(logits.argmax(-1, false))?;
         let loss = Vec::<f32>::try_from(each)?;
-        let (first, last) = (self.vocabulary.id("00"), self.vocabulary.id("99"));
         let places = rows.iter().flat_map(|r| (1..r.ids.len()).map(move |i| (r, i)));
-        for ((row, i), (best, loss)) in places.zip(best.into_iter().zip(loss)) {
+        for (at, ((row, i), (best, loss))) in places.zip(best.into_iter().zip(loss)).enumerate() {
             let task = row.task[i];
-            // the year in which a war ends: any later one is right
             let year = task == Task::Greater as usize && row.task[i - 1] == task;
             let right = if year {
-                best > row.ids[i - 5] && (first..=last).contains(&best)
+                self.later(&logits.get(at as i64), row.ids[i - 5])?
             } else {
-                best == row.ids[i]
+                f64::from(u8::from(best == row.ids[i]))
             };
-            self.counts.right[task] += f64::from(u8::from(right));
+            self.counts.right[task] += right;
             self.counts.loss[task] += f64::from(loss);
             self.counts.n[task] += 1.0;
         }
         Ok(())
+    }
+
+    /// Probability of the years after `start` less that of the others: how well a war's end is known.
+    fn later(&self, logits: &Tensor, start: i64) -> Result<f64> {
+        let (first, last) = (self.vocabulary.id("00"), self.vocabulary.id("99"));
+        let p = Vec::<f32>::try_from(logits.softmax(-1, Kind::Float).detach())?;
+        let sum = |from: i64, to: i64| p[from as usize..=to as usize].iter().sum::<f32>();
+        Ok(f64::from(sum(start + 1, last) - sum(first, start)))
     }
 
     /// The counts since the last call. Ends the first stage when repeats are learnt or its time is
@@ -318,9 +335,11 @@ impl Trainer {
             return Ok(counts);
         }
         let known = |task: Task| counts.accuracy(task as usize);
-        let raw: Vec<f64> = Task::ALL.iter().map(|t| t.weight() * (1.25 - known(*t))).collect();
-        let sum: f64 = raw.iter().sum();
-        self.weights = std::array::from_fn(|i| raw[i] / sum);
+        let unknown = Task::ALL.map(|t| KEPT + 1.0 - known(t));
+        let raw = Task::ALL.map(|t| t.weight() * unknown[t as usize]);
+        self.weights = raw.map(|w| w / raw.iter().sum::<f64>());
+        let even = evenly();
+        self.tasks = std::array::from_fn(|i| even[i] * unknown[i]);
         if known(Task::Recall) > 0.9 && self.recall < 5 {
             self.recall += 1;
         }
