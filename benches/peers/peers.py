@@ -1,6 +1,6 @@
 """The same forward pass in thalweg, transformers and TransformerLens, interleaved in one run: prints one table of ratios.
 
-    python benches/peers/peers.py --bridge-python OTHER/bin/python [--pairs 300] [--threads 2]
+    python benches/peers/peers.py --bridge-python OTHER/bin/python [--pairs 300] [--threads 2] [--clock wall]
 
 Run it in a Python with requirements.txt installed; --bridge-python is one with requirements-bridge.txt (without it the
 TransformerBridge is left out). It needs cargo and a libtorch set up as for `cargo bench`. The model is random: d_model 512,
@@ -9,7 +9,8 @@ TransformerBridge is left out). It needs cargo and a libtorch set up as for `car
 Every contestant is a process that holds the model and is asked for one timed pass at a time. A round asks each of them once,
 in an order that turns from round to round, so that a slow moment of the machine meets all alike. A ratio is the median of
 the ratios within rounds, with a 95 % bootstrap interval; two processes of the same contestant show what a ratio of nothing
-looks like. Other load on the machine widens the intervals and should be absent.
+looks like. Other load on the machine widens the intervals and should be absent; where it cannot be, `--clock cpu` takes the
+processor time of a pass, all threads together, which other load changes far less than the time on the wall (Linux only).
 """
 
 import argparse
@@ -56,8 +57,11 @@ def build_child():
 class Contestant:
     """A child process that answers one line with one line."""
 
-    def __init__(self, command, threads):
+    def __init__(self, command, threads, clock):
         env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        if clock == "cpu":
+            env["OMP_WAIT_POLICY"] = "passive"  # a thread that spins while it waits would count as working
+        self.clock = clock
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
     def ask(self, line):
@@ -67,6 +71,19 @@ class Contestant:
         if not answer:
             raise SystemExit(f"{self.process.args}: ended without an answer to {line!r}")
         return [float(x) for x in answer.split()]
+
+    def busy(self):
+        """Nanoseconds that the process's threads have run; exact while it waits for a line."""
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+    def time(self, mode):
+        """Milliseconds of one pass."""
+        if self.clock == "wall":
+            return self.ask(f"{mode} 1")[0] / 1e6
+        before = self.busy()
+        self.ask(f"{mode} 1")
+        return (self.busy() - before) / 1e6
 
     def close(self):
         self.process.stdin.close()
@@ -84,12 +101,12 @@ def measure(lanes, pairs):
     """lanes: name -> (contestant, mode). Milliseconds by name, one value a round."""
     times, names = {name: [] for name in lanes}, list(lanes)
     for contestant, mode in lanes.values():
-        contestant.ask(f"{mode} 5")  # warm
+        contestant.ask(f"{mode} 2")  # warm
     for turn in range(pairs):
         for name in names[turn % len(names):] + names[: turn % len(names)]:
             contestant, mode = lanes[name]
             time.sleep(0.002)  # lets the threads of the one before fall asleep
-            times[name].append(contestant.ask(f"{mode} 1")[0] / 1e6)
+            times[name].append(contestant.time(mode))
         if sys.stderr.isatty():
             print(f"\rround {turn + 1} of {pairs}", end="", file=sys.stderr)
     return times
@@ -113,9 +130,9 @@ ROWS = [  # what is compared with what
 ]
 
 
-def report(times, pairs, threads):
+def report(times, pairs, threads, clock):
     random = np.random.default_rng(0)
-    print(f"{pairs} interleaved rounds, {threads} threads, {LENGTH} tokens, float32\n")
+    print(f"{pairs} interleaved rounds, {threads} threads, {clock} time, {LENGTH} tokens, float32\n")
     for name, values in times.items():
         low, mid, high = np.quantile(values, [0.1, 0.5, 0.9])
         print(f"{name:40} {mid:8.1f} ms   (10 % to 90 %: {low:.1f} to {high:.1f})")
@@ -131,6 +148,7 @@ def main():
     parser.add_argument("--bridge-python", help="a Python with requirements-bridge.txt")
     parser.add_argument("--pairs", type=int, default=300)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -140,7 +158,7 @@ def main():
         commands = {"ours": rust, "ours again": rust, **{k: python(k) for k in ("sdpa", "eager", "hooked")}}
         if options.bridge_python:
             commands["bridge"] = python("bridge", options.bridge_python)
-        peers = {name: Contestant(command, options.threads) for name, command in commands.items()}
+        peers = {name: Contestant(command, options.threads, options.clock) for name, command in commands.items()}
         lanes = {
             "thalweg forward": (peers["ours"], "forward"),
             "thalweg forward, a second process": (peers["ours again"], "forward"),
@@ -160,7 +178,7 @@ def main():
             gap = np.abs(np.array(peer.ask("logits")) - truth).max() / np.abs(truth).max()
             if gap > 1e-4:
                 raise SystemExit(f"{name} computes something else: its logits are {gap:.1e} from those of transformers")
-        report(measure(lanes, options.pairs), options.pairs, options.threads)
+        report(measure(lanes, options.pairs), options.pairs, options.threads, options.clock)
         for peer in peers.values():
             peer.close()
 
