@@ -102,6 +102,25 @@ fn text_becomes_the_ids_that_the_reference_tokenizer_gave() {
 }
 
 #[test]
+fn the_shipped_model_gives_the_ids_and_logits_of_transformers() {
+    let shipped = File::read().shipped;
+    let model = data().join("../models/tiny-world");
+    let model = Model::load_on(model, Device::Cpu, Kind::Float).unwrap();
+    let texts: Vec<&str> = shipped.iter().map(|prompt| prompt.text.as_str()).collect();
+    let tokens = model.batch(&texts).unwrap();
+    let logits = model.logits(&tokens).unwrap();
+    let theirs = &stored("tiny-world.f32.safetensors")["unembed.hook_out"];
+    for (row, prompt) in shipped.iter().enumerate() {
+        assert_eq!(tokens.ids()[row], prompt.ids, "{:?}", prompt.text);
+        let [ours, theirs] =
+            [&logits, theirs].map(|t| own_part(t, Site::Logits, row, prompt.ids.len()));
+        let apart = gap(&ours, &theirs);
+        assert!(apart <= 1e-5, "{:?}: {apart:.1e} apart", prompt.text);
+    }
+    assert!(shipped.len() >= 6);
+}
+
+#[test]
 fn the_references_would_notice_another_rope() {
     for golden in Golden::all() {
         let folder = copy_without_rope_scaling(&golden);
@@ -116,7 +135,27 @@ fn the_references_would_notice_another_rope() {
 
 const PADDED: &str = "padded/";
 
-/// One entry of data/golden/golden.json.
+/// data/golden/golden.json.
+#[derive(Deserialize)]
+struct File {
+    models: Vec<Golden>,
+    shipped: Vec<Prompt>,
+}
+
+impl File {
+    fn read() -> File {
+        let text = fs::read_to_string(data().join("golden.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+#[derive(Deserialize)]
+struct Prompt {
+    text: String,
+    ids: Vec<i64>,
+}
+
+/// A random model.
 #[derive(Deserialize)]
 struct Golden {
     name: String,
@@ -130,12 +169,7 @@ struct Golden {
 
 impl Golden {
     fn all() -> Vec<Golden> {
-        #[derive(Deserialize)]
-        struct File {
-            models: Vec<Golden>,
-        }
-        let text = fs::read_to_string(data().join("golden.json")).unwrap();
-        let models = serde_json::from_str::<File>(&text).unwrap().models;
+        let models = File::read().models;
         assert!(models.len() >= 4);
         models
     }
@@ -151,8 +185,7 @@ impl Golden {
     /// The stored references for a model of this kind, by name.
     fn activations(&self, kind: Kind) -> BTreeMap<String, Tensor> {
         let suffix = if kind == Kind::Double { "f64" } else { "f32" };
-        let file = data().join(format!("{}.{suffix}.safetensors", self.name));
-        Tensor::read_safetensors(file).unwrap().into_iter().collect()
+        stored(&format!("{}.{suffix}.safetensors", self.name))
     }
 
     /// The reference at a site in full, also where it is stored under another name.
@@ -285,6 +318,10 @@ fn copy_without_rope_scaling(golden: &Golden) -> PathBuf {
     keys.insert("max_position_embeddings".into(), 512.into());
     fs::write(copy.join("config.json"), config.to_string()).unwrap();
     copy
+}
+
+fn stored(file: &str) -> BTreeMap<String, Tensor> {
+    Tensor::read_safetensors(data().join(file)).unwrap().into_iter().collect()
 }
 
 fn data() -> &'static Path {

@@ -8,9 +8,11 @@ agree with transformers (float32, eager attention, also on a padded batch) and, 
 at every site. transformers itself is no float64 reference: its norm, rope and softmax compute in float32 whatever the model's
 kind. Two goldens a model: in `f32` the rope table takes transformers' own float32 steps, in `f64` it is float64 throughout;
 all else is float64 in both, stored as named. A site that repeats another's values is not stored twice: `same` in golden.json
-names the one that holds them.
+names the one that holds them. Last, data/models/tiny-world is loaded by transformers, tokenizer and all, and the logits of
+one prompt a task are kept: run the script again whenever that model changes.
 
-Origin: all weights, tokens and activations are random numbers made by this script. Licence: MIT OR Apache-2.0.
+Origin: weights, tokens and activations are made by this script from random numbers; those of tiny-world come from that model
+and data/prompts. Licence: MIT OR Apache-2.0.
 """
 
 import json
@@ -25,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from reference import forward, gap, rope_settings
 
 HERE = Path(__file__).resolve().parent
+SHIPPED, PROMPTS = HERE.parent / "models" / "tiny-world", HERE.parent / "prompts"
 ORIGIN = {"origin": "random numbers made by data/golden/make_golden.py", "licence": "MIT OR Apache-2.0"}
 # safetensors writes several keys in random order; one key keeps the files the same, byte for byte, from run to run.
 NOTE = {"origin": "; ".join(ORIGIN.values())}
@@ -323,16 +326,30 @@ def make(spec, out):
     return dict(name=spec["name"], ids=ids.tolist(), padded=rows, texts=texts, same=same)
 
 
+def make_shipped(out):
+    """The shipped model as transformers reads it: ids from its tokenizer, logits of a left-padded batch."""
+    from transformers import AutoTokenizer
+
+    texts = [json.loads(file.read_text())["prompts"][0]["clean"] for file in sorted(PROMPTS.glob("*.json"))]
+    batch = AutoTokenizer.from_pretrained(SHIPPED)(texts, padding=True, padding_side="left", return_tensors="pt")
+    ids, real = batch["input_ids"], batch["attention_mask"].bool()
+    config = json.loads((SHIPPED / "config.json").read_text())
+    sites = forward(resolved(config), read_weights(SHIPPED), ids, torch.float32, real)
+    print("tiny-world\n  transformers:    %d sites, worst %.1e" % check_transformers(SHIPPED, ids, sites, real))
+    save_file({"unembed.hook_out": sites["unembed.hook_out"].float()}, out / "tiny-world.f32.safetensors", metadata=NOTE)
+    return [dict(text=text, ids=row[keep].tolist()) for text, row, keep in zip(texts, ids, real)]
+
+
 def main():
     import safetensors, tokenizers, transformer_lens, transformers
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch)
-        entries = [make(spec, out) for spec in MODELS]
+        entries, shipped = [make(spec, out) for spec in MODELS], make_shipped(out)
         versions = {m.__name__: m.__version__ for m in (torch, transformers, safetensors, tokenizers)}
         versions["transformer_lens"] = "3.5.1"
-        write_json(out / "golden.json", {**ORIGIN, "versions": versions, "models": entries})
+        write_json(out / "golden.json", {**ORIGIN, "versions": versions, "models": entries, "shipped": shipped})
         for path in out.rglob("*.safetensors"):
             path.chmod(0o644)
         for path in out.iterdir():  # only now: every check has passed
