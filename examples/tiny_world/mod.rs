@@ -8,6 +8,7 @@
 // An example and a test each use a part of what stands here.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod baselines;
 pub mod card;
 pub mod facts;
 pub mod lists;

@@ -3,12 +3,12 @@
 use super::prompt_sets::prompt_set;
 use super::sentence::Task;
 use super::words::{BOS, SYMBOLS};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use thalweg::anyhow::Result;
-use thalweg::prompts::Prompts;
+use thalweg::prompts::{Prompt, Prompts};
 use thalweg::rng::Rng;
 use thalweg::tch::Kind;
-use thalweg::{Intervention, Metric, Model, Plan, Point, Tokens};
+use thalweg::{Cache, Intervention, Metric, Model, Plan, Point, Tokens};
 
 /// A head and its score: layer, head, score in 0..1.
 pub type Scored = (usize, usize, f64);
@@ -116,6 +116,9 @@ pub struct Heads {
     /// The same for random heads of neither ranking's top, as many as it takes of the larger set to
     /// cost [`COST`]: several draws, ascending.
     pub without_random: Vec<f64>,
+    /// Mean score of the induction heads, and what it falls to when only their keys come from the
+    /// run without the previous-token heads.
+    pub by_keys: (f64, f64),
     /// Heads of neither ranking's top that cost more than [`NOTHING`] alone: they take part without
     /// showing either pattern. Layer, head, nats.
     pub silent: Vec<Scored>,
@@ -127,27 +130,53 @@ pub fn members(ranking: &[Scored]) -> &[Scored] {
     &ranking[..n.max(1)]
 }
 
+/// Mean attention of every head from the queries at `from` and later to the key `back` before.
+fn scores(cache: &Cache, back: usize, from: usize) -> Result<Vec<Scored>> {
+    let (back, from, width) = (back as i64, from as i64, 2 * BLOCK as i64 + 1);
+    let mut all = Vec::new();
+    for layer in 0..cache.n_layers() {
+        let pattern = cache.get(Point::Pattern.at(layer))?;
+        for head in 0..pattern.size()[1] {
+            let band = pattern.select(1, head).diagonal(-back, 1, 2);
+            let score = band.narrow(1, from - back, width - from).mean(Kind::Double);
+            all.push((layer, head as usize, score.double_value(&[])));
+        }
+    }
+    Ok(all)
+}
+
+/// K-composition, causally: the induction heads' mean score, and the same when their keys alone
+/// are those of the run without the previous-token heads.
+fn by_keys(
+    model: &Model,
+    tokens: &Tokens,
+    cache: &Cache,
+    previous: &[Scored],
+    induction: &[Scored],
+) -> Result<(f64, f64)> {
+    let ablated = previous.iter().fold(Plan::new().cache(Point::K), |plan, h| {
+        plan.intervene(Point::Z.at(h.0), Intervention::mean(cache).head(h.1 as i64))
+    });
+    let ablated = model.run(tokens, &ablated)?.cache;
+    let group = model.config().group();
+    let keys: BTreeSet<_> = induction.iter().map(|h| (h.0, h.1 / group)).collect();
+    let patched = keys.iter().fold(Plan::new().cache(Point::Pattern), |plan, key| {
+        plan.intervene(Point::K.at(key.0), Intervention::patch(&ablated).kv_head(key.1 as i64))
+    });
+    let after = scores(&model.run(tokens, &patched)?.cache, BLOCK - 1, BLOCK + 1)?;
+    let after = after.iter().filter(|h| among(induction, h));
+    let mean = |sum: f64| sum / induction.len() as f64;
+    Ok((mean(induction.iter().map(|h| h.2).sum()), mean(after.map(|h| h.2).sum())))
+}
+
 /// Head scores on repeated blocks (mean attention over the scored queries; previous-token from the
 /// third token on, as the second can only see BOS and itself), and ablations of the sets.
 pub fn heads(model: &Model, rows: usize, seed: u64) -> Result<Heads> {
     let tokens = repeated(model, rows, seed)?;
     let plan = Plan::new().cache(Point::Pattern).cache(Point::Z);
     let run = model.run(&tokens, &plan)?;
-    let (config, width) = (model.config(), 2 * BLOCK as i64 + 1);
-    let (mut previous, mut induction) = (Vec::new(), Vec::new());
-    for layer in 0..config.n_layers {
-        let pattern = run.cache.get(Point::Pattern.at(layer))?;
-        for head in 0..config.n_heads {
-            let a = pattern.select(1, head as i64);
-            let score = |back: i64, from: i64| {
-                let n = width - from;
-                let band = a.diagonal(-back, 1, 2).narrow(1, from - back, n);
-                band.mean(Kind::Double).double_value(&[])
-            };
-            previous.push((layer, head, score(1, 2)));
-            induction.push((layer, head, score(BLOCK as i64 - 1, BLOCK as i64 + 1)));
-        }
-    }
+    let mut previous = scores(&run.cache, 1, 2)?;
+    let mut induction = scores(&run.cache, BLOCK - 1, BLOCK + 1)?;
     for ranking in [&mut previous, &mut induction] {
         ranking.sort_by(|a, b| b.2.total_cmp(&a.2));
     }
@@ -181,7 +210,9 @@ pub fn heads(model: &Model, rows: usize, seed: u64) -> Result<Heads> {
             silent.push((head.0, head.1, cost));
         }
     }
+    let by_keys = by_keys(model, &tokens, &run.cache, p, i)?;
     Ok(Heads {
+        by_keys,
         base,
         without_previous,
         without_induction,
@@ -206,6 +237,17 @@ pub fn needed(costs: &[f64]) -> usize {
 
 fn among(set: &[Scored], head: &Scored) -> bool {
     set.iter().any(|h| (h.0, h.1) == (head.0, head.1))
+}
+
+/// Whether the model should answer a prompt. Facts in a form never shown, relations for a country
+/// never shown in them, a third giver (either name may follow) and the one template in the order
+/// never shown are in the card, as measured.
+pub fn asked(task: Task, prompt: &Prompt) -> bool {
+    match task {
+        Task::Fact | Task::Icl => prompt.split == "test",
+        Task::Ioi => !prompt.label.ends_with('C') && prompt.label != "T2 BABA",
+        _ => true,
+    }
 }
 
 /// Accuracies of all tasks on prompts drawn with `seed`, at most `n` a label, and the heads.
