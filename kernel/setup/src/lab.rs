@@ -10,11 +10,11 @@ use crate::command;
 use crate::places::Places;
 use crate::setup::{self, Ready};
 
-/// Opens JupyterLab on notebooks/ and returns when it is closed.
-pub fn open(places: &Places) -> Result<()> {
+/// Opens JupyterLab on notebooks/, with its own `options`, and returns when it is closed.
+pub fn open(places: &Places, options: &[&str]) -> Result<()> {
     let ready = setup::ready(places)?;
     let mut lab = ready.python.command();
-    lab.args(["-m", "jupyterlab"]).current_dir(places.clone.join("notebooks"));
+    lab.args(["-m", "jupyterlab"]).args(options).current_dir(places.clone.join("notebooks"));
     jupyter(&mut lab, &ready);
     command::shown("JupyterLab", &mut lab)
 }

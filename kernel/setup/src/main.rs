@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use thalweg_setup::{lab, places::Places, verify};
 
 const HELP: &str = "cargo lab                 set up what is missing, open JupyterLab on notebooks/
+cargo lab --no-browser    the same; such options are JupyterLab's (as root: --allow-root)
 cargo lab --run 01        run notebooks/01*.ipynb without a browser, write lab/01*.html
 cargo lab --run 01 --save the same, and keep the outputs in the notebook
 cargo verify              set up what is missing, run every test";
@@ -17,9 +18,10 @@ fn main() -> ExitCode {
         Err(error) => return failed(&error),
     };
     let outcome = match words.as_slice() {
-        ["lab"] => lab::open(&places),
         ["lab", "--run", prefix] => lab::run(&places, prefix, false),
         ["lab", "--run", prefix, "--save"] => lab::run(&places, prefix, true),
+        ["lab", "--help" | "-h" | "--run", ..] => Err(anyhow::anyhow!("usage:\n{HELP}")),
+        ["lab", options @ ..] => lab::open(&places, options),
         ["verify"] => verify::run(&places),
         _ => {
             println!("{HELP}");
