@@ -3,7 +3,7 @@
 //!     OMP_WAIT_POLICY=PASSIVE cargo run --example train_tiny_world -- --out data/models/tiny-world
 //!
 //! Other uses: `--smoke` trains a tiny model for seconds and keeps nothing; `--prompts` writes
-//! `data/prompts`; `--card DIR` measures a checkpoint and writes its README; `--seed 3`, `--steps 4000`, `--first 1000` and `--threads 2` change the run.
+//! `data/prompts`; `--card DIR` measures a checkpoint and writes its README; `--seed 3`, `--steps 2200`, `--first 1200` and `--threads 2` change the run.
 //! The directory always holds the checkpoint whose mechanism is best so far, so a run may be cut
 //! short. Waiting threads must sleep (`PASSIVE`): spinning ones cost minutes on a busy machine.
 

@@ -11,7 +11,7 @@ pub const TEMPLATES: usize = 3;
 pub struct Ioi {
     /// 0: `When ... went`, 1: `After ... met`, 2: `Then ... had a long talk`.
     pub template: usize,
-    /// Whose verb it has: in tests that of its own template, in training any.
+    /// Whose verb it has: that of its own template, but for some training sentences.
     pub verb: usize,
     /// The name that is the answer.
     pub io: &'static str,
@@ -60,8 +60,8 @@ impl Ioi {
         (index(&NAMES, self.io) + index(&NAMES, self.s)).is_multiple_of(6)
     }
 
-    /// The second template is trained on in ABBA order only. Its beginning and its verb are seen in
-    /// both orders, but not together: else one word of it would tell the answer.
+    /// The second template is trained on in ABBA order only. Its beginning is also seen with other
+    /// verbs, in both orders: else `After` alone would tell the answer.
     fn order_held_out(&self) -> bool {
         self.template == 1 && self.verb == 1 && !self.io_first
     }
@@ -79,10 +79,11 @@ pub fn ioi_parts(draw: &mut Draw<'_>, abc: bool) -> Option<Ioi> {
             break;
         };
         let third = third.copied();
-        let (template, verb) = (draw.rng.below(TEMPLATES), draw.rng.below(TEMPLATES));
+        let template = draw.rng.below(TEMPLATES);
+        let mixed = draw.split == Split::Train && draw.rng.chance(0.4);
         let parts = Ioi {
             template,
-            verb: if draw.split == Split::Train { verb } else { template },
+            verb: if mixed { draw.rng.below(TEMPLATES) } else { template },
             io,
             s,
             giver: if abc { third? } else { s },
