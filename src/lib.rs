@@ -56,7 +56,7 @@ pub use hook::site::{Axis, Point, Site};
 pub use hook::sites::Sites;
 pub use hook::tap::Fired;
 pub use index::{Index, Position, Positions};
-pub use model::{Candidate, Model, Run, Top, W};
+pub use model::{Candidate, Model, Run, Sweep, Top, W};
 pub use prompts::{Aligned, Prompt, Prompts};
 pub use text::Tokens;
 pub use {anyhow, ndarray, plotly, tch};

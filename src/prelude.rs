@@ -15,7 +15,7 @@ pub use crate::hook::plan::{Attention, Plan};
 pub use crate::hook::site::{Axis, Point, Site};
 pub use crate::hook::sites::Sites;
 pub use crate::index::Position;
-pub use crate::model::{Model, Run, W};
+pub use crate::model::{Model, Run, Sweep, W};
 pub use crate::prompts::Prompts;
 pub use crate::text::Tokens;
 pub use tch::{Device, Kind, Tensor};

@@ -5,6 +5,7 @@ pub(crate) mod forward;
 mod rope;
 mod run;
 mod save;
+mod sweep;
 mod tools;
 mod train;
 mod weight;
@@ -24,6 +25,7 @@ use crate::text::{Tokens, Vocabulary};
 use weights::Weights;
 
 pub use run::Run;
+pub use sweep::Sweep;
 pub use tools::{Candidate, Top};
 pub use train::AdamW;
 pub use weight::W;
