@@ -2,9 +2,9 @@
 //! standard one keeps its meaning.
 
 pub use crate::analysis::{
-    Motif, ablation_curve, attention_pattern, attention_patterns, attribution, attribution_sites,
-    head_attribution, head_scores, lens, lens_top, logit_lens, pca, random_heads, repeated_tokens,
-    repeated_tokens_of, resid_cosines, resid_norms, top_heads,
+    Direction, Motif, ablation_curve, attention_pattern, attention_patterns, attribution,
+    attribution_sites, head_attribution, head_scores, lens, lens_top, logit_lens, pca,
+    random_heads, repeated_tokens, repeated_tokens_of, resid_cosines, resid_norms, top_heads,
 };
 pub use crate::figure::{Figure, attention, bars, heatmap, lines, scatter};
 pub use crate::grid::Grid;

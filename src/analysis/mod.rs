@@ -7,6 +7,7 @@
 mod ablation;
 mod attention;
 mod attribution;
+mod direction;
 mod frame;
 mod heads;
 mod lens;
@@ -16,6 +17,7 @@ mod stream;
 pub use ablation::{ablation_curve, random_heads};
 pub use attention::{attention_pattern, attention_patterns};
 pub use attribution::{attribution, attribution_sites, head_attribution, neuron_attribution};
+pub use direction::Direction;
 pub use heads::{Motif, head_scores, repeated_tokens, repeated_tokens_of, top_heads};
 pub use lens::{LensTop, lens, lens_at, lens_entropy, lens_kl, lens_top, logit_lens};
 pub use pca::{Pca, pca, pca_from, pca_of};
