@@ -49,6 +49,7 @@ pub use config::{Config, Rope, RopeScaling};
 pub use figure::{Bundle, CellText, Figure, Origin, attention, bars, heatmap, lines, scatter};
 pub use grid::{Cell, Grid, GridAxis, Interval};
 pub use hook::cache::Cache;
+pub use hook::freeze::Freeze;
 pub use hook::intervention::Intervention;
 pub use hook::metric::{Answers, Metric};
 pub use hook::plan::{Attention, Plan};

@@ -9,6 +9,7 @@ pub use crate::analysis::{
 pub use crate::figure::{Figure, attention, bars, heatmap, lines, scatter};
 pub use crate::grid::Grid;
 pub use crate::hook::cache::Cache;
+pub use crate::hook::freeze::Freeze;
 pub use crate::hook::intervention::Intervention;
 pub use crate::hook::metric::{Answers, Metric};
 pub use crate::hook::plan::{Attention, Plan};

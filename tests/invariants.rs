@@ -7,7 +7,7 @@ use crate::support::{config, distance, model_of, same};
 
 /// Grouped queries without biases, the same with biases everywhere, many-query with tied embeddings
 /// and biases of the MLP alone, and one head for each query with a stretched rotation.
-fn models(kind: Kind) -> Vec<Model> {
+pub(crate) fn models(kind: Kind) -> Vec<Model> {
     let plain = Config { n_layers: 3, ..config() };
     let biased = Config { attention_bias: true, mlp_bias: true, ..plain.clone() };
     let one_kv = Config { n_kv_heads: 1, tied: true, mlp_bias: true, ..plain.clone() };
@@ -18,12 +18,12 @@ fn models(kind: Kind) -> Vec<Model> {
 }
 
 /// Three prompts, two of them padded.
-fn tokens() -> Tokens {
+pub(crate) fn tokens() -> Tokens {
     Tokens::from_ids(&[vec![3, 1, 4, 1, 5, 9], vec![2, 6, 5], vec![20, 0, 7, 7]]).unwrap()
 }
 
 /// Others of the same lengths.
-fn others() -> Tokens {
+pub(crate) fn others() -> Tokens {
     Tokens::from_ids(&[vec![11, 8, 4, 2, 2, 17], vec![0, 22, 1], vec![5, 5, 9, 13]]).unwrap()
 }
 

@@ -3,6 +3,7 @@
 mod analysis;
 mod bad_input;
 mod figures;
+mod freeze;
 mod fuzz;
 mod golden;
 mod grid;

@@ -181,7 +181,9 @@ fn action(
         }
         Op::MeanByPos(cache) => Action::Value(mean_by_pos(cache, site, setting)?),
         Op::Resample(cache, rows) => Action::Value(resampled(cache, rows, site, setting)?),
-        Op::Patch(cache, from) => Action::Value(patched(cache, *from, site, setting)?),
+        Op::Patch(cache, from) => {
+            Action::Value(patched(cache, from.unwrap_or(site), site, setting)?)
+        }
         Op::Set(value) => Action::Value(placed(&value.0, site, setting, mask)?),
         Op::Scale(factor) => {
             ensure!(factor.is_finite(), "expected a finite factor");
@@ -235,8 +237,7 @@ fn source(cache: &Cache, site: Site, setting: Setting) -> Result<Tensor> {
     Ok(x)
 }
 
-fn patched(cache: &Cache, from: Option<Site>, site: Site, setting: Setting) -> Result<Tensor> {
-    let origin = from.unwrap_or(site);
+pub(super) fn patched(cache: &Cache, origin: Site, site: Site, setting: Setting) -> Result<Tensor> {
     ensure!(
         origin.axes() == site.axes(),
         "{origin} has axes {:?}, {site} has {:?}: patch_from needs the same",

@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub(crate) mod edit;
+pub mod freeze;
 mod held;
 pub mod intervention;
 pub mod metric;

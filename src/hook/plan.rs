@@ -6,6 +6,7 @@ use anyhow::{Result, bail, ensure};
 use tch::{Kind, Tensor};
 
 use super::edit::{Edit, Setting};
+use super::freeze::{Frozen, hold};
 use super::intervention::{Intervention, Op};
 use super::metric::Metric;
 use super::program::{Program, Slot, n_slots, slot};
@@ -33,6 +34,7 @@ pub struct Plan {
     gradients: Option<Metric>,
     attention: Option<Attention>,
     differentiable: bool,
+    pub(super) frozen: Vec<Frozen>,
     cap: Option<u64>,
 }
 
@@ -150,6 +152,7 @@ impl Plan {
                 edits.push(Edit::new(intervention, site, setting)?);
             }
         }
+        let (relp, notes) = hold(&self.frozen, &mut slots, setting)?;
         self.check_gradients(setting)?;
         self.check_knockouts(&edits, setting)?;
         self.check_memory(setting)?;
@@ -163,6 +166,8 @@ impl Plan {
             logits_at,
             gradients: self.gradients.clone(),
             differentiable: self.differentiable,
+            relp,
+            notes,
         })
     }
 
@@ -284,6 +289,10 @@ impl fmt::Debug for Plan {
         }
         if let Some(metric) = &self.gradients {
             parts.push(format!("gradients of {metric:?}"));
+        }
+        for (what, cache) in &self.frozen {
+            parts
+                .push(format!("freeze {what}{}", if cache.is_some() { " at a cache" } else { "" }));
         }
         if let Some(attention) = self.attention {
             parts.push(format!("attention {attention:?}"));

@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::edit::Edit;
+use super::freeze::Hold;
 use super::metric::Metric;
 use super::plan::Attention;
 use super::site::{Point, Site};
@@ -18,6 +19,10 @@ pub(crate) struct Program {
     pub(crate) logits_at: Option<Tensor>,
     pub(crate) gradients: Option<Metric>,
     pub(crate) differentiable: bool,
+    /// RelP's rule for the gradients of gate x up.
+    pub(crate) relp: bool,
+    /// What the reader of the run should know.
+    pub(crate) notes: Vec<String>,
 }
 
 /// What happens at one site.
@@ -25,11 +30,13 @@ pub(crate) struct Program {
 pub(crate) struct Slot {
     pub(crate) record: bool,
     pub(crate) edits: Vec<usize>,
+    /// The site is frozen.
+    pub(crate) hold: Option<Hold>,
 }
 
 impl Slot {
     pub(crate) fn is_used(&self) -> bool {
-        self.record || !self.edits.is_empty()
+        self.record || !self.edits.is_empty() || self.hold.is_some()
     }
 }
 

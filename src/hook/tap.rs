@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use tch::Tensor;
 
 use super::cache::Cache;
+use super::freeze::Hold;
 use super::plan::exists;
 use super::program::Program;
 use super::site::{Point, Site};
@@ -54,7 +55,7 @@ impl<'a> Tap<'a> {
         if !slot.is_used() {
             return Ok(x);
         }
-        let mut x = x;
+        let mut x = self.frozen(site, x);
         for &edit in &slot.edits {
             x = program.edits[edit].apply(&x)?;
             self.fired[edit] += 1;
@@ -71,7 +72,33 @@ impl<'a> Tap<'a> {
             }
             self.cache.insert(site, x.shallow_clone());
         }
-        Ok(x)
+        Ok(if slot.hold.is_some() { x.detach() } else { x })
+    }
+
+    /// The value a site has where it is frozen, else `x`; `x` may have more axes before the last.
+    pub(crate) fn frozen(&self, site: Site, x: Tensor) -> Tensor {
+        match &self.program.at(site).hold {
+            None => x,
+            Some(Hold::Own) => x.detach(),
+            Some(Hold::At(value)) => {
+                let mut value = value.to_kind(x.kind());
+                while value.dim() < x.dim() {
+                    value = value.unsqueeze(-2);
+                }
+                value.expand_as(&x)
+            }
+        }
+    }
+
+    /// SiLU of the gate and the linear branch, as they are; under RelP's rule their gradients are
+    /// halved, and that of SiLU takes its sigmoid as constant.
+    pub(crate) fn gated(&self, silu: Tensor, gate: &Tensor, up: Tensor) -> [Tensor; 2] {
+        if !self.program.relp {
+            return [silu, up];
+        }
+        // Zero but for its gradient: no value changes by a bit.
+        let linear = gate.detach().sigmoid() * (gate - gate.detach());
+        [silu.detach() + linear, up].map(|x| &x * 0.5 + x.detach() * 0.5)
     }
 
     /// Which (query, key) pairs exist, `[Batch or 1, 1, Query, Key]`.

@@ -159,7 +159,8 @@ impl<'a> Pass<'a> {
         // Contiguous, for silu rounds by layout: recording or an identity would change the last bit.
         let gate = tap.at(l, MlpPre, gate_up.narrow(-1, 0, f).contiguous())?; // [b, p, f]
         let up = tap.at(l, MlpPreLinear, gate_up.narrow(-1, f, f))?; // [b, p, f]
-        let neurons = tap.at(l, MlpPost, gate.silu() * up)?; // [b, p, f]
+        let [silu, up] = tap.gated(gate.silu(), &gate, up); // the same, but for RelP's gradients
+        let neurons = tap.at(l, MlpPost, silu * up)?; // [b, p, f]
         tap.at(l, MlpOut, w.down.apply(&neurons))
     }
 
@@ -233,7 +234,8 @@ impl<'a> Pass<'a> {
             let weight = w.qkv.w.narrow(0, first * d, heads * d).view([heads, d, m]);
             let read = |x: &Tensor| {
                 let x = x.to_kind(wide(self.kind));
-                let u = (&x / self.rms(&x)).to_kind(self.kind) * &w.ln1; // [b, p, heads, m]
+                let s = tap.frozen(Ln1Scale.at(l), self.rms(&x));
+                let u = (&x / s).to_kind(self.kind) * &w.ln1; // [b, p, heads, m]
                 per_head(&u, &weight.transpose(1, 2)) // [b, p, heads, d]
             };
             added[i] = Some(read(&changed) - read(&copies));

@@ -80,7 +80,7 @@ impl Model {
         let ids = tokens.tensor(self.device());
         let logits = pass.forward(&ids, program.logits_at.as_ref(), &mut tap)?;
         let (cache, fired) = tap.finish()?;
-        let mut notes = Vec::new();
+        let mut notes = program.notes.clone();
         if rope::stretches(&self.config, tokens) {
             notes.push(format!(
                 "dynamic RoPE is in force (a row is longer than {}): batched, cached and full runs differ by definition",
