@@ -1,6 +1,7 @@
 //! Numbers with named axes, labels and a unit: what every analysis returns and every figure takes.
 
 mod compute;
+mod origin;
 mod rank;
 mod select;
 mod show;
@@ -13,6 +14,7 @@ use ndarray::{ArrayD, Dimension, IxDyn};
 use tch::{Device, Kind, Tensor};
 
 use crate::hook::site::Axis;
+use crate::record::Origin;
 
 pub use rank::Cell;
 pub(crate) use show::{emit, escape, number};
@@ -75,6 +77,8 @@ pub struct Grid {
     pub provenance: BTreeMap<String, String>,
     /// Code that gives one cell again; `{layer}`, `{head}`, `{pos}` ... stand for its indices.
     pub code: Option<String>,
+    /// The runs the numbers come from.
+    origins: Vec<Origin>,
 }
 
 /// Bounds of a [`Grid`]'s values, of the same shape, with the method that found them.
@@ -110,6 +114,7 @@ impl Grid {
             missing: None,
             provenance: BTreeMap::new(),
             code: None,
+            origins: Vec::new(),
         };
         grid.check()?;
         Ok(grid)

@@ -15,6 +15,7 @@
 //! | [`analysis`] | from a cache to a grid, one method a file |
 //! | [`figure`] | from a grid to a figure, for notebooks, papers and pages |
 //! | [`index`], [`rng`] | places along an axis; a seeded generator |
+//! | [`record`] | where numbers come from: what every result carries |
 //!
 //! # What holds throughout
 //!
@@ -41,6 +42,7 @@ pub mod index;
 pub mod model;
 pub mod prelude;
 pub mod prompts;
+pub mod record;
 pub mod rng;
 pub mod text;
 
@@ -59,5 +61,6 @@ pub use hook::tap::Fired;
 pub use index::{Index, Position, Positions};
 pub use model::{Candidate, Model, Run, Sweep, Top, W};
 pub use prompts::{Aligned, Prompt, Prompts};
+pub use record::Record;
 pub use text::Tokens;
 pub use {anyhow, ndarray, plotly, tch};

@@ -15,6 +15,7 @@ mod memory;
 mod narrowing;
 mod plan;
 mod prompts;
+mod provenance;
 mod run;
 mod signatures;
 mod support;

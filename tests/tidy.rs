@@ -59,14 +59,15 @@ const STAGES: &[(&str, &[&str])] = &[
     ("rng", &[]),
     ("index", &[]),
     ("config", &[]),
+    ("record", &[]),
     ("files", &[]),
     ("text", &["index"]),
     ("prompts", &["text", "index", "rng", "hook", "grid"]),
-    ("hook", &["config", "text", "index", "files"]),
-    ("grid", &["hook::site"]),
-    ("model", &["config", "text", "index", "files", "hook", "rng", "prompts", "grid"]),
+    ("hook", &["config", "text", "index", "files", "record"]),
+    ("grid", &["hook::site", "record"]),
+    ("model", &["config", "text", "index", "files", "hook", "rng", "prompts", "grid", "record"]),
     ("analysis", &["config", "text", "index", "hook", "rng", "prompts", "grid", "model"]),
-    ("figure", &["text", "grid", "hook::site"]),
+    ("figure", &["text", "grid", "hook::site", "record"]),
 ];
 
 #[test]

@@ -48,20 +48,22 @@ pub fn ablation_curve(
     for (i, head) in heads.iter().enumerate() {
         ensure!(!heads[..i].contains(head), "head L{}H{} is listed twice", head.0, head.1);
     }
-    let mut values = Vec::new();
+    let (mut values, mut runs) = (Vec::new(), Vec::new());
     for k in 0..=heads.len() {
         let plan = heads[..k].iter().fold(Plan::new(), |plan, (layer, head)| {
             plan.intervene(Point::Z.at(*layer), by.clone().head(*head))
         });
         let run = model.run(tokens, &plan)?;
         values.push(metric.of(&run.logits, tokens)?.to_kind(Kind::Double));
+        runs.push(run.cache);
     }
     let counts = (0..=heads.len()).map(|k| k.to_string()).collect();
     let stacked = tch::Tensor::stack(&values, 1);
-    let each = frame::batched(tokens, &stacked, &[(Axis::Plan, counts)], metric.unit())?;
+    let each = frame::batched(&runs[0], &stacked, &[(Axis::Plan, counts)], metric.unit())?;
     let grid = if tokens.batch() > 1 { each.mean_interval(Axis::Batch)? } else { each };
     let names: Vec<_> = heads.iter().map(|(layer, head)| format!("L{layer}H{head}")).collect();
     Ok(grid
+        .of_runs(runs.iter().filter_map(|cache| cache.origin().cloned()))
         .name(&format!("{metric:?} after ablating heads"))
         .note("heads", &names.join(", "))
         .note("ablation", &format!("{by:?}"))

@@ -36,5 +36,5 @@ fn finish(cache: &Cache, values: &Tensor, axes: &[Axis]) -> Result<Grid> {
         (*axis, labels)
     };
     let axes: Vec<_> = axes.iter().enumerate().map(labels).collect();
-    frame::hide(frame::batched(tokens, values, &axes, "probability")?, tokens, 0)
+    frame::hide(frame::batched(cache, values, &axes, "probability")?, tokens, 0)
 }

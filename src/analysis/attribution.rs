@@ -172,7 +172,7 @@ impl<'a> Reader<'a> {
     }
 
     fn grid(&self, values: &Tensor, axes: &[(Axis, Vec<String>)], name: &str) -> Result<Grid> {
-        let grid = frame::batched(self.cache.tokens(), values, axes, "logits")?.name(name);
+        let grid = frame::batched(self.cache, values, axes, "logits")?.name(name);
         Ok(grid
             .note("metric", &format!("{:?}", self.metric))
             .note("final norm", "scale held at its recorded value")

@@ -43,30 +43,33 @@ pub(super) fn rungs(cache: &Cache) -> Result<Vec<(String, Site)>> {
 /// A grid `[Batch, Layer, Pos]` from one `[Batch, Pos]` tensor for each label of `Layer`; without
 /// `Batch` for one prompt, and with padding marked as missing.
 pub(super) fn by_position(
-    tokens: &Tokens,
+    cache: &Cache,
     labels: Vec<String>,
     values: &[Tensor],
     unit: &str,
 ) -> Result<Grid> {
-    let stacked = Tensor::stack(values, 1);
+    let (stacked, tokens) = (Tensor::stack(values, 1), cache.tokens());
     let axes = [(Axis::Layer, labels), (Axis::Pos, position_labels(tokens))];
-    hide(batched(tokens, &stacked, &axes, unit)?, tokens, 0)
+    hide(batched(cache, &stacked, &axes, unit)?, tokens, 0)
 }
 
-/// A grid of `values [Batch, ..axes]`, without `Batch` for one prompt, that notes its prompts.
+/// A grid of `values [Batch, ..axes]`, without `Batch` for one prompt, that notes its prompts and
+/// its run.
 pub(super) fn batched(
-    tokens: &Tokens,
+    cache: &Cache,
     values: &Tensor,
     axes: &[(Axis, Vec<String>)],
     unit: &str,
 ) -> Result<Grid> {
+    let (tokens, origin) = (cache.tokens(), cache.origin().cloned());
     if tokens.batch() == 1 {
-        let grid = Grid::from_tensor(&values.squeeze_dim(0), axes, unit)?;
+        let grid = Grid::from_tensor(&values.squeeze_dim(0), axes, unit)?.of_runs(origin);
         return Ok(grid.note("prompt", &tokens.pieces()[0].join("|")));
     }
     let rows = (0..tokens.batch()).map(|row| row.to_string()).collect();
     let axes = [&[(Axis::Batch, rows)], axes].concat();
-    Ok(Grid::from_tensor(values, &axes, unit)?.note("prompts", &tokens.batch().to_string()))
+    let grid = Grid::from_tensor(values, &axes, unit)?.of_runs(origin);
+    Ok(grid.note("prompts", &tokens.batch().to_string()))
 }
 
 /// Labels of the `Pos` axis: the tokens, where all rows agree on them; else the place, counted from

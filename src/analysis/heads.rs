@@ -114,7 +114,7 @@ pub fn head_scores(cache: &Cache, motif: Motif) -> Result<Grid> {
         (Axis::Layer, frame::numbered('L', cache.n_layers())),
         (Axis::Head, frame::numbered('H', heads)),
     ];
-    let each = frame::batched(tokens, &Tensor::stack(&layers, 1), &axes, "attention")?;
+    let each = frame::batched(cache, &Tensor::stack(&layers, 1), &axes, "attention")?;
     let grid = if tokens.batch() > 1 { each.mean_interval(Axis::Batch)? } else { each };
     Ok(grid.name(motif.name()).zero_one("none of the attention", "all of the attention"))
 }

@@ -78,7 +78,7 @@ pub fn lens_at(model: &Model, cache: &Cache, metric: &Metric) -> Result<Grid> {
         labels.push(label);
     }
     let values = Tensor::stack(&values, 1);
-    let grid = frame::batched(tokens, &values, &[(Axis::Layer, labels)], metric.unit())?;
+    let grid = frame::batched(cache, &values, &[(Axis::Layer, labels)], metric.unit())?;
     Ok(grid.name(&format!("lens: {metric:?}")).note("model", &format!("{model:?}")))
 }
 
@@ -149,7 +149,7 @@ fn read(
         values.push(reduce(&model.unembed(&cache.get(site)?)?)?);
         labels.push(label);
     }
-    let grid = frame::by_position(cache.tokens(), labels, &values, unit)?;
+    let grid = frame::by_position(cache, labels, &values, unit)?;
     Ok(grid.note("model", &format!("{model:?}")))
 }
 

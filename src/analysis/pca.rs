@@ -106,6 +106,7 @@ pub fn pca_from(cache: &Cache, site: impl Into<Site>, k: usize, first: usize) ->
     pca.scores = pca
         .scores
         .relabel(points, &labels)?
+        .of_runs(cache.origin().cloned())
         .name(&format!("PCA of {site}"))
         .note("left out", &format!("first {first} tokens of each prompt"))
         .note("site", &site.to_string());

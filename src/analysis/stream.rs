@@ -86,7 +86,7 @@ fn finish(
     unit: &str,
     name: &str,
 ) -> Result<Grid> {
-    let grid = frame::by_position(cache.tokens(), labels, values, unit)?.name(name);
+    let grid = frame::by_position(cache, labels, values, unit)?.name(name);
     Ok(frame::hide(grid, cache.tokens(), 1)?.note("left out", "each prompt's first token"))
 }
 

@@ -17,6 +17,7 @@ mod plotly_axis;
 mod plotly_json;
 mod plotly_traces;
 mod png;
+mod record;
 mod scatter;
 mod scene;
 mod style;
@@ -124,7 +125,8 @@ impl Figure {
     }
 
     /// Writes the figure to a file whose ending says how: `.svg` (papers, code hosts), `.html` (a
-    /// page that needs nothing else) or `.json` (plotly).
+    /// page that needs nothing else) or `.json` (plotly). Beside `x.svg` it writes `x.record.json`,
+    /// the figure's [`record`](Figure::record).
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("");
@@ -139,7 +141,9 @@ impl Figure {
             "html" => bundle.page(),
             _ => bundle.plotly,
         };
-        std::fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
+        std::fs::write(path, content)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        self.save_record(path)
     }
 
     /// Shows the figure in a notebook; a figure that is refused shows the reason.

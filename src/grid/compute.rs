@@ -94,6 +94,6 @@ impl Grid {
             zero_one: None,
             ..self.clone()
         };
-        Ok(difference)
+        Ok(difference.of_runs(other.origins.iter().cloned()))
     }
 }

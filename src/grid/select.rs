@@ -166,7 +166,7 @@ impl Grid {
             parts.iter().all(|(_, part)| part.provenance.get(key) == Some(value))
         });
         stacked.check()?;
-        Ok(stacked)
+        Ok(stacked.of_runs(parts.iter().flat_map(|(_, part)| part.origins.iter().cloned())))
     }
 
     /// This grid with the values and bounds replaced by what `change` makes of each.

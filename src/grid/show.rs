@@ -202,7 +202,7 @@ impl Serialize for Grid {
                 |named| serde_json::json!({"axis": named.axis.to_string(), "labels": named.labels}),
             )
             .collect();
-        let mut out = serializer.serialize_struct("Grid", 9)?;
+        let mut out = serializer.serialize_struct("Grid", 10)?;
         out.serialize_field("name", &self.name)?;
         out.serialize_field("unit", &self.unit)?;
         out.serialize_field("axes", &axes)?;
@@ -218,6 +218,7 @@ impl Serialize for Grid {
             out.serialize_field("interval", &interval.method)?;
         }
         out.serialize_field("provenance", &self.provenance)?;
+        out.serialize_field("records", &self.records())?;
         out.end()
     }
 }

@@ -9,6 +9,7 @@ use tch::{Device, Tensor};
 
 use super::held::Held;
 use super::site::{Axis, Point, Site};
+use crate::record::{Origin, Record};
 use crate::text::Tokens;
 
 /// Activations by site, with the tokens they belong to. Cloning shares the memory.
@@ -20,6 +21,8 @@ pub struct Cache {
     tokens: Tokens,
     n_layers: usize,
     entries: BTreeMap<Site, Entry>,
+    /// The run these activations come from, where they come from one.
+    origin: Option<Origin>,
 }
 
 #[derive(Clone)]
@@ -30,7 +33,28 @@ enum Entry {
 
 impl Cache {
     pub(crate) fn new(tokens: &Tokens, n_layers: usize) -> Self {
-        Cache { tokens: tokens.clone(), n_layers, entries: BTreeMap::new() }
+        Cache { tokens: tokens.clone(), n_layers, entries: BTreeMap::new(), origin: None }
+    }
+
+    /// An empty cache of the same run.
+    pub(crate) fn emptied(&self) -> Self {
+        Cache { entries: BTreeMap::new(), ..self.clone() }
+    }
+
+    /// Notes which run these activations come from.
+    pub(crate) fn set_origin(&mut self, origin: Origin) {
+        self.origin = Some(origin);
+    }
+
+    /// The run these activations come from.
+    pub(crate) fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
+    }
+
+    /// What the run was that these activations come from: model, arithmetic, prompts, plan.
+    pub fn record(&self) -> Result<Record> {
+        let origin = self.origin.as_ref().context("this cache does not say where it comes from")?;
+        Ok(origin.record())
     }
 
     /// Records a tensor with the version that libtorch counts its in-place changes by.
@@ -104,7 +128,7 @@ impl Cache {
     pub fn row(&self, row: usize) -> Result<Self> {
         let tokens = self.tokens.row(row)?;
         let (width, len) = (self.tokens.width() as i64, tokens.width() as i64);
-        let mut one = Cache::new(&tokens, self.n_layers);
+        let mut one = Cache { tokens, ..self.emptied() };
         for site in self.sites() {
             let mut x = self.get(site)?.narrow(0, row as i64, 1);
             for (at, axis) in site.axes().iter().enumerate() {
@@ -120,7 +144,7 @@ impl Cache {
 
     /// The same activations on another device.
     pub fn to_device(&self, device: Device) -> Result<Self> {
-        let mut moved = Cache::new(&self.tokens, self.n_layers);
+        let mut moved = self.emptied();
         for site in self.sites() {
             moved.insert(site, self.get(site)?.to_device(device));
         }
@@ -129,7 +153,7 @@ impl Cache {
 
     /// The same activations without their graph.
     pub(crate) fn detached(&self) -> Result<Self> {
-        let mut cache = Cache::new(&self.tokens, self.n_layers);
+        let mut cache = self.emptied();
         for site in self.sites() {
             cache.insert(site, self.get(site)?.detach());
         }
@@ -140,14 +164,22 @@ impl Cache {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let sites = self.sites().map(|site| Ok((site.to_string(), self.get(site)?.contiguous())));
         let tensors = sites.collect::<Result<Vec<_>>>()?;
-        let metadata = HashMap::from([
+        crate::files::write(path.as_ref(), &tensors, self.metadata()?)
+    }
+
+    /// What a file says beside the activations.
+    fn metadata(&self) -> Result<HashMap<String, String>> {
+        let mut metadata = HashMap::from([
             ("format".to_owned(), "thalweg cache 1".to_owned()),
             ("n_layers".to_owned(), self.n_layers.to_string()),
             ("ids".to_owned(), serde_json::to_string(self.tokens.ids())?),
             ("pieces".to_owned(), serde_json::to_string(self.tokens.pieces())?),
             ("roles".to_owned(), serde_json::to_string(self.tokens.roles())?),
         ]);
-        crate::files::write(path.as_ref(), &tensors, metadata)
+        if let Some(origin) = &self.origin {
+            metadata.insert("record".to_owned(), serde_json::to_string(&origin.record())?);
+        }
+        Ok(metadata)
     }
 
     /// Opens a file that [`save`](Self::save) wrote; an activation is read when it is asked for.
@@ -170,6 +202,9 @@ impl Cache {
         }
         let n_layers = note("n_layers")?.parse().context("n_layers")?;
         let mut cache = Cache::new(&tokens, n_layers);
+        if let Some(record) = files.note("record") {
+            cache.origin = Some(Origin::known(serde_json::from_str(record).context("record")?));
+        }
         for name in files.names() {
             let site: Site = name.parse()?;
             let shape = files.shape(name).unwrap_or_default().to_vec();

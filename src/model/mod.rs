@@ -1,6 +1,7 @@
 //! Tokens -> logits: a Llama with every activation open.
 
 mod encode;
+mod facts;
 pub(crate) mod forward;
 mod rope;
 mod run;

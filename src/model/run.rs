@@ -14,6 +14,7 @@ use crate::hook::plan::{Attention, Plan, exists};
 use crate::hook::program::Program;
 use crate::hook::site::Point;
 use crate::hook::tap::{Fired, Tap};
+use crate::record::{Origin, Record};
 use crate::text::Tokens;
 
 /// What one run gave.
@@ -47,6 +48,14 @@ impl Clone for Run {
     }
 }
 
+impl Run {
+    /// What this run was: model and hash of its weights, arithmetic, prompts and plan. The first
+    /// record of a model reads all its weights; later ones know the hash.
+    pub fn record(&self) -> Result<Record> {
+        self.cache.record()
+    }
+}
+
 impl Model {
     /// Runs the tokens under a plan. The plan is checked whole before any work, and every
     /// intervention it declares has taken place when this returns.
@@ -62,7 +71,14 @@ impl Model {
     pub fn run(&self, tokens: &Tokens, plan: &Plan) -> Result<Run> {
         let setting = self.setting(tokens);
         let program = plan.check(setting)?;
-        scoped(program.needs_grad(), || self.run_program(tokens, &program))
+        let mut run = scoped(program.needs_grad(), || self.run_program(tokens, &program))?;
+        let mut record = self.facts(tokens, plan);
+        record.attention = format!("{:?}", run.attention);
+        record.notes = run.notes.clone();
+        let origin = Origin::new(record, self.weights.fingerprint.weigh());
+        run.gradients.iter_mut().for_each(|cache| cache.set_origin(origin.clone()));
+        run.cache.set_origin(origin);
+        Ok(run)
     }
 
     /// Logits of every position, `[Batch, Pos, Vocab]`: a run of the empty plan.

@@ -9,7 +9,7 @@ impl Model {
     /// A copy whose weights require gradients. Run it with `Plan::differentiable`, and change the
     /// tensors that [`parameters`](Self::parameters) gives.
     pub fn trainable(&self) -> Model {
-        let copy = Model { weights: self.weights.copy(), ..self.clone() };
+        let copy = Model { weights: self.weights.copy(&self.config), ..self.clone() };
         for tensor in copy.parameters() {
             let _ = tensor.set_requires_grad(true);
         }

@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::Config;
 use crate::files::Files;
+use crate::record::Fingerprint;
 
 /// All weights. Matrices are `[out, in]`, as in the file.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct Weights {
     pub(crate) ln_final: Tensor,
     /// `[Vocab, DModel]`; the embedding itself where the model ties them.
     pub(crate) unembed: Tensor,
+    /// The hash of all of them, found when first asked for.
+    pub(crate) fingerprint: Fingerprint,
 }
 
 /// The weights of one block.
@@ -173,7 +176,15 @@ impl Weights {
             down: Linear::empty(c.d_model, c.d_mlp, c.mlp_bias, options),
         };
         let blocks = (0..c.n_layers).map(block).collect();
-        Weights { embed, blocks, ln_final: Tensor::empty([d], options), unembed }
+        let ln_final = Tensor::empty([d], options);
+        Weights { embed, blocks, ln_final, unembed, fingerprint: Fingerprint::new(Vec::new()) }
+            .fingerprinted(config)
+    }
+
+    /// With a fingerprint of its own tensors.
+    fn fingerprinted(mut self, config: &Config) -> Self {
+        self.fingerprint = Fingerprint::new(self.named(config));
+        self
     }
 
     /// Reads the weights of a directory, converting to `kind` (absent: as stored).
@@ -303,7 +314,7 @@ impl Weights {
     }
 
     /// The same numbers in memory of their own, without a graph.
-    pub(crate) fn copy(&self) -> Self {
+    pub(crate) fn copy(&self, config: &Config) -> Self {
         let _guard = tch::no_grad_guard();
         let own = |t: &Tensor| t.detach().copy();
         let linear = |x: &Linear| Linear { w: own(&x.w), b: x.b.as_ref().map(own) };
@@ -319,7 +330,8 @@ impl Weights {
         let tied = self.unembed.data_ptr() == self.embed.data_ptr();
         let unembed = if tied { embed.shallow_clone() } else { own(&self.unembed) };
         let blocks = self.blocks.iter().map(block).collect();
-        Weights { embed, blocks, ln_final: own(&self.ln_final), unembed }
+        let (ln_final, fingerprint) = (own(&self.ln_final), self.fingerprint.clone());
+        Weights { embed, blocks, ln_final, unembed, fingerprint }.fingerprinted(config)
     }
 
     /// The tensors as they lie in memory: what an optimizer changes.
@@ -364,6 +376,7 @@ impl Clone for Weights {
             blocks: self.blocks.iter().map(block).collect(),
             ln_final: self.ln_final.shallow_clone(),
             unembed: self.unembed.shallow_clone(),
+            fingerprint: self.fingerprint.clone(),
         }
     }
 }
