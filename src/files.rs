@@ -3,6 +3,8 @@
 //! The whole header is checked against the file's length before a byte of data is read.
 //! Format: <https://huggingface.co/docs/safetensors>.
 
+mod writer;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -11,6 +13,8 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::tensor::{Dtype, TensorInfo};
 use tch::{Kind, Tensor};
+
+pub(crate) use writer::Writer;
 
 /// Bytes read at a time. Loading holds two or three such pieces, but an allocator may keep many
 /// more that were freed: with 16 MiB a process was seen to keep 100 MiB, with 1 MiB it keeps 20.
@@ -249,6 +253,18 @@ fn kind_of(dtype: Dtype) -> Option<Kind> {
     }
 }
 
+/// How a kind is stored.
+fn dtype(kind: Kind) -> Result<Dtype> {
+    Ok(match kind {
+        Kind::Double => Dtype::F64,
+        Kind::Float => Dtype::F32,
+        Kind::Half => Dtype::F16,
+        Kind::BFloat16 => Dtype::BF16,
+        Kind::Int64 => Dtype::I64,
+        other => bail!("a {other:?} tensor cannot be saved: have Double, Float, Half, BFloat16"),
+    })
+}
+
 /// Writes tensors, in the order of their names, with a few lines of metadata.
 pub(crate) fn write(
     path: &Path,
@@ -270,16 +286,7 @@ struct Stored {
 
 impl Stored {
     fn new(tensor: &Tensor) -> Result<Self> {
-        let dtype = match tensor.kind() {
-            Kind::Double => Dtype::F64,
-            Kind::Float => Dtype::F32,
-            Kind::Half => Dtype::F16,
-            Kind::BFloat16 => Dtype::BF16,
-            Kind::Int64 => Dtype::I64,
-            other => {
-                bail!("a {other:?} tensor cannot be saved: have Double, Float, Half, BFloat16")
-            }
-        };
+        let dtype = dtype(tensor.kind())?;
         let shape = tensor.size().iter().map(|d| *d as usize).collect();
         Ok(Stored { tensor: tensor.shallow_clone(), dtype, shape })
     }

@@ -13,6 +13,7 @@ mod invariants;
 mod loading;
 mod memory;
 mod narrowing;
+mod offload;
 mod plan;
 mod prompts;
 mod provenance;

@@ -8,7 +8,10 @@ use anyhow::{Context, Result, bail, ensure};
 use tch::{Device, Tensor};
 
 use super::held::Held;
+use super::offload::{Offload, Sink, room};
+use super::program::Program;
 use super::site::{Axis, Point, Site};
+use crate::files::Files;
 use crate::record::{Origin, Record};
 use crate::text::Tokens;
 
@@ -23,27 +26,71 @@ pub struct Cache {
     entries: BTreeMap<Site, Entry>,
     /// The run these activations come from, where they come from one.
     origin: Option<Origin>,
+    /// Where activations go while the run goes on.
+    offload: Option<To>,
+}
+
+#[derive(Clone)]
+enum To {
+    Device(Device),
+    File(Sink),
 }
 
 #[derive(Clone)]
 enum Entry {
-    Memory { tensor: Held, version: i64 },
-    File { path: PathBuf, shape: Vec<i64> },
+    Memory {
+        tensor: Held,
+        version: i64,
+    },
+    /// `mark` tells the file from a later one of the same name.
+    File {
+        path: PathBuf,
+        shape: Vec<i64>,
+        mark: Option<String>,
+    },
 }
 
 impl Cache {
     pub(crate) fn new(tokens: &Tokens, n_layers: usize) -> Self {
-        Cache { tokens: tokens.clone(), n_layers, entries: BTreeMap::new(), origin: None }
+        let (entries, tokens) = (BTreeMap::new(), tokens.clone());
+        Cache { tokens, n_layers, entries, origin: None, offload: None }
+    }
+
+    /// An empty cache for a run of `program`.
+    pub(crate) fn of(program: &Program, tokens: &Tokens) -> Self {
+        let offload = program.offload.as_ref().map(|offload| match offload {
+            Offload::Device(device) => To::Device(*device),
+            Offload::File(path) => To::File(Sink::new(path)),
+        });
+        Cache { origin: program.origin.clone(), offload, ..Cache::new(tokens, program.n_layers) }
+    }
+
+    /// Records a tensor of the run that goes on, there where the plan wants it.
+    pub(crate) fn keep(&mut self, site: Site, tensor: Tensor) -> Result<()> {
+        match &self.offload {
+            None => self.insert(site, tensor),
+            Some(To::Device(device)) => self.insert(site, tensor.to_device(*device)),
+            Some(To::File(sink)) => {
+                sink.add(self, site, &tensor)?;
+                let (path, shape) = (sink.path().to_owned(), tensor.size());
+                let mark = Some(sink.mark().to_owned());
+                self.entries.insert(site, Entry::File { path, shape, mark });
+            }
+        }
+        Ok(())
+    }
+
+    /// The cache of a run that is done: its file, if it has one, is complete.
+    pub(crate) fn sealed(mut self) -> Result<Self> {
+        if let Some(To::File(sink)) = self.offload.take() {
+            sink.finish(&self)?;
+        }
+        Ok(self)
     }
 
     /// An empty cache of the same run.
     pub(crate) fn emptied(&self) -> Self {
         Cache { entries: BTreeMap::new(), ..self.clone() }
-    }
-
-    /// Notes which run these activations come from.
-    pub(crate) fn set_origin(&mut self, origin: Origin) {
-        self.origin = Some(origin);
     }
 
     /// The run these activations come from.
@@ -74,8 +121,14 @@ impl Cache {
                 );
                 Ok(tensor.0.shallow_clone())
             }
-            Some(Entry::File { path, .. }) => {
-                crate::files::Files::open(path)?.tensor(&site.to_string())
+            Some(Entry::File { path, mark, .. }) => {
+                let files = Files::open(path)?;
+                ensure!(
+                    files.note("mark") == mark.as_deref(),
+                    "{}: {site} was written to this file, and another cache has been since: give each run a file of its own",
+                    path.display()
+                );
+                files.tensor(&site.to_string())
             }
             None => bail!("{site} was not cached; cached: {}", self.summary()),
         }
@@ -160,15 +213,23 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Writes a safetensors file, with the token ids beside the activations.
+    /// Writes a safetensors file, site by site, with the token ids and the record of the run beside
+    /// the activations.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let sites = self.sites().map(|site| Ok((site.to_string(), self.get(site)?.contiguous())));
-        let tensors = sites.collect::<Result<Vec<_>>>()?;
-        crate::files::write(path.as_ref(), &tensors, self.metadata()?)
+        let sink = Sink::new(path.as_ref());
+        for site in self.sites() {
+            sink.add(self, site, &self.get(site)?)?;
+        }
+        sink.finish(self)
+    }
+
+    /// Bytes of the header of a file of this cache, at most.
+    pub(super) fn header_room(&self) -> Result<usize> {
+        Ok(room(self.n_layers, serde_json::to_string(&self.metadata()?)?.len()))
     }
 
     /// What a file says beside the activations.
-    fn metadata(&self) -> Result<HashMap<String, String>> {
+    pub(super) fn metadata(&self) -> Result<HashMap<String, String>> {
         let mut metadata = HashMap::from([
             ("format".to_owned(), "thalweg cache 1".to_owned()),
             ("n_layers".to_owned(), self.n_layers.to_string()),
@@ -185,12 +246,12 @@ impl Cache {
     /// Opens a file that [`save`](Self::save) wrote; an activation is read when it is asked for.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let files = crate::files::Files::open(path)?;
+        let files = Files::open(path)?;
         Self::read(path, &files)
             .map_err(|error| anyhow::anyhow!("{}: not a saved cache: {error:#}", path.display()))
     }
 
-    fn read(path: &Path, files: &crate::files::Files) -> Result<Self> {
+    fn read(path: &Path, files: &Files) -> Result<Self> {
         let note = |key: &str| files.note(key).with_context(|| format!("its metadata lack {key}"));
         let ids: Vec<Vec<i64>> = serde_json::from_str(note("ids")?).context("ids")?;
         let pieces: Vec<Vec<String>> = serde_json::from_str(note("pieces")?).context("pieces")?;
@@ -218,7 +279,8 @@ impl Cache {
                 site.axes(),
                 tokens.batch()
             );
-            let entry = Entry::File { path: path.to_owned(), shape };
+            let (path, mark) = (path.to_owned(), files.note("mark").map(str::to_owned));
+            let entry = Entry::File { path, shape, mark };
             cache.entries.insert(site, entry);
         }
         Ok(cache)

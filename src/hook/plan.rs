@@ -9,8 +9,9 @@ use super::edit::{Edit, Setting};
 use super::freeze::{Frozen, hold};
 use super::intervention::{Intervention, Op};
 use super::metric::Metric;
+use super::offload::Offload;
 use super::program::{Program, Slot, n_slots, slot};
-use super::site::{Axis, Point, Site};
+use super::site::{Point, Site};
 use super::sites::Sites;
 use crate::config::Config;
 use crate::index::Positions;
@@ -28,14 +29,15 @@ use crate::text::Tokens;
 /// ```
 #[derive(Clone, Default)]
 pub struct Plan {
-    cache: Vec<Sites>,
+    pub(super) cache: Vec<Sites>,
     interventions: Vec<(Sites, Intervention)>,
-    logits_at: Option<Positions>,
-    gradients: Option<Metric>,
+    pub(super) logits_at: Option<Positions>,
+    pub(super) gradients: Option<Metric>,
     attention: Option<Attention>,
     differentiable: bool,
     pub(super) frozen: Vec<Frozen>,
-    cap: Option<u64>,
+    pub(super) cap: Option<u64>,
+    pub(super) offload: Option<Offload>,
 }
 
 /// How attention is computed. Both are exact; they differ by rounding.
@@ -90,40 +92,10 @@ impl Plan {
         self
     }
 
-    /// Refuses to run if the cache would take more bytes; default: half of the free memory.
+    /// Refuses to run if the cache would take more bytes of memory; default: half of what is free.
     pub fn cap(mut self, bytes: u64) -> Self {
         self.cap = Some(bytes);
         self
-    }
-
-    /// Bytes the cache will take.
-    pub fn bytes(&self, config: &Config, tokens: &Tokens, kind: Kind) -> u64 {
-        let setting = Setting { config, tokens, kind, device: tch::Device::Cpu };
-        let mut sites: Vec<_> =
-            self.cache.iter().flat_map(|s| s.resolve(config.n_layers)).collect();
-        sites.sort();
-        sites.dedup();
-        let times = if self.gradients.is_some() { 2 } else { 1 };
-        times * sites.iter().map(|site| self.bytes_at(*site, setting)).sum::<u64>()
-    }
-
-    fn bytes_at(&self, site: Site, setting: Setting) -> u64 {
-        let wide = if setting.kind == Kind::Double { Kind::Double } else { Kind::Float };
-        let in_wide = match site {
-            Site::FinalScale | Site::FinalNormalized | Site::Logits => true,
-            Site::Block(_, point) => matches!(
-                point,
-                Point::Ln1Scale | Point::Ln1Normalized | Point::Ln2Scale | Point::Ln2Normalized
-            ),
-            Site::Embed => false,
-        };
-        let mut entries: u64 = setting.shape(site).iter().map(|n| *n as u64).product();
-        if let (Site::Logits, Some(at)) = (site, &self.logits_at) {
-            let places = setting.tokens.places(at.clone()).unwrap_or_default();
-            let each = places.first().map_or(0, Vec::len) as u64;
-            entries = entries / setting.len(Axis::Pos).max(1) as u64 * each;
-        }
-        entries * (if in_wide { wide } else { setting.kind }).elt_size_in_bytes() as u64
     }
 
     /// Everything that can be wrong, found before any work: names, ranges, axes, shapes, kinds,
@@ -155,6 +127,7 @@ impl Plan {
         let (relp, notes) = hold(&self.frozen, &mut slots, setting)?;
         self.check_gradients(setting)?;
         self.check_knockouts(&edits, setting)?;
+        self.check_offload()?;
         self.check_memory(setting)?;
         let attention = self.choose_attention(&slots)?;
         let logits_at = self.logits_at.as_ref().map(|at| columns(at, setting)).transpose()?;
@@ -168,7 +141,17 @@ impl Plan {
             differentiable: self.differentiable,
             relp,
             notes,
+            offload: self.offload.clone(),
+            origin: None,
         })
+    }
+
+    pub(super) fn needs_graph(&self) -> bool {
+        self.gradients.is_some() || self.differentiable
+    }
+
+    pub(super) fn records_nothing(&self) -> bool {
+        self.cache.is_empty()
     }
 
     fn check_gradients(&self, setting: Setting) -> Result<()> {
@@ -250,28 +233,6 @@ impl Plan {
         }
         Ok(())
     }
-
-    fn check_memory(&self, setting: Setting) -> Result<()> {
-        let need = self.bytes(setting.config, setting.tokens, setting.kind);
-        let mib =
-            |bytes: u64| format!("{bytes} bytes ({:.1} MiB)", bytes as f64 / (1 << 20) as f64);
-        let (cap, what) = match self.cap {
-            Some(cap) => (cap, "the plan's cap"),
-            // tch cannot ask CUDA for its free memory.
-            None if setting.device != tch::Device::Cpu => return Ok(()),
-            None => match free_memory() {
-                Some(free) => (free / 2, "half of the free memory"),
-                None => return Ok(()),
-            },
-        };
-        ensure!(
-            need <= cap,
-            "the cache would take {}, {what} is {}: cache fewer sites, shorten the batch, or raise it with Plan::cap",
-            mib(need),
-            mib(cap)
-        );
-        Ok(())
-    }
 }
 
 impl fmt::Debug for Plan {
@@ -299,6 +260,11 @@ impl fmt::Debug for Plan {
         }
         if let Some(cap) = self.cap {
             parts.push(format!("cap {cap} bytes"));
+        }
+        match &self.offload {
+            Some(Offload::Device(device)) => parts.push(format!("offload to {device:?}")),
+            Some(Offload::File(path)) => parts.push(format!("offload to {}", path.display())),
+            None => {}
         }
         if self.differentiable {
             parts.push("differentiable".to_owned());
@@ -372,12 +338,4 @@ fn columns(at: &Positions, setting: Setting) -> Result<Tensor> {
         flat.extend(list.iter().map(|i| (i + tokens.padding(row)) as i64));
     }
     Ok(Tensor::from_slice(&flat).view([-1, each as i64]).to_device(setting.device))
-}
-
-/// Bytes that can be had without swapping, where the system tells.
-fn free_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
 }

@@ -5,8 +5,10 @@ use tch::Tensor;
 use super::edit::Edit;
 use super::freeze::Hold;
 use super::metric::Metric;
+use super::offload::Offload;
 use super::plan::Attention;
 use super::site::{Point, Site};
+use crate::record::Origin;
 
 /// A plan made ready for one run: what happens at each site, dense by place.
 #[derive(Debug)]
@@ -23,6 +25,10 @@ pub(crate) struct Program {
     pub(crate) relp: bool,
     /// What the reader of the run should know.
     pub(crate) notes: Vec<String>,
+    /// Where what is recorded goes; absent: it stays where it is.
+    pub(crate) offload: Option<Offload>,
+    /// What the run is, for its record.
+    pub(crate) origin: Option<Origin>,
 }
 
 /// What happens at one site.

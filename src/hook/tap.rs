@@ -24,7 +24,7 @@ pub(crate) struct Tap<'a> {
 impl<'a> Tap<'a> {
     pub(crate) fn new(program: &'a Program, tokens: &Tokens) -> Self {
         let fired = vec![0; program.edits.len()];
-        Tap { program, cache: Cache::new(tokens, program.n_layers), fired, exists: None }
+        Tap { program, cache: Cache::of(program, tokens), fired, exists: None }
     }
 
     /// Whether the plan names this point, so that it must be computed.
@@ -70,7 +70,7 @@ impl<'a> Tap<'a> {
             if self.program.gradients.is_some() && !x.requires_grad() {
                 x = x.detach().set_requires_grad(true);
             }
-            self.cache.insert(site, x.shallow_clone());
+            self.cache.keep(site, x.shallow_clone())?;
         }
         Ok(if slot.hold.is_some() { x.detach() } else { x })
     }

@@ -1,8 +1,9 @@
 //! What a record says of a model.
 
-use super::Model;
+use super::{Model, rope};
 use crate::hook::plan::Plan;
-use crate::record::Record;
+use crate::hook::program::Program;
+use crate::record::{Origin, Record};
 use crate::text::Tokens;
 
 impl Model {
@@ -14,9 +15,21 @@ impl Model {
         self.weights.fingerprint.hash()
     }
 
-    /// All that is known of a run before it begins.
-    pub(crate) fn facts(&self, tokens: &Tokens, plan: &Plan) -> Record {
-        Record {
+    /// The program with the notes and the record of its run.
+    pub(crate) fn noted(&self, mut program: Program, tokens: &Tokens, plan: &Plan) -> Program {
+        if rope::stretches(&self.config, tokens) {
+            program.notes.push(format!(
+                "dynamic RoPE is in force (a row is longer than {}): batched, cached and full runs differ by definition",
+                self.config.n_ctx
+            ));
+        }
+        program.origin = Some(self.origin(tokens, plan, &program));
+        program
+    }
+
+    /// All that is known of a run before it begins; nothing is hashed yet.
+    pub(crate) fn origin(&self, tokens: &Tokens, plan: &Plan, program: &Program) -> Origin {
+        let record = Record {
             thalweg: env!("CARGO_PKG_VERSION").to_owned(),
             libtorch: option_env!("THALWEG_LIBTORCH").unwrap_or("unknown").to_owned(),
             model: self.source.clone(),
@@ -24,12 +37,13 @@ impl Model {
             config: self.config.to_json(),
             kind: format!("{:?}", self.kind()),
             device: format!("{:?}", self.device()),
-            attention: String::new(),
+            attention: format!("{:?}", program.attention),
             plan: format!("{plan:?}"),
             ids: tokens.ids().to_vec(),
             pieces: tokens.pieces().to_vec(),
             seed: None,
-            notes: Vec::new(),
-        }
+            notes: program.notes.clone(),
+        };
+        Origin::new(record, self.weights.fingerprint.weigh())
     }
 }

@@ -7,14 +7,13 @@ use tch::Tensor;
 
 use super::Model;
 use super::forward::Pass;
-use super::rope;
 use crate::hook::cache::Cache;
 use crate::hook::edit::Setting;
 use crate::hook::plan::{Attention, Plan, exists};
 use crate::hook::program::Program;
 use crate::hook::site::Point;
 use crate::hook::tap::{Fired, Tap};
-use crate::record::{Origin, Record};
+use crate::record::Record;
 use crate::text::Tokens;
 
 /// What one run gave.
@@ -70,15 +69,8 @@ impl Model {
     /// ```
     pub fn run(&self, tokens: &Tokens, plan: &Plan) -> Result<Run> {
         let setting = self.setting(tokens);
-        let program = plan.check(setting)?;
-        let mut run = scoped(program.needs_grad(), || self.run_program(tokens, &program))?;
-        let mut record = self.facts(tokens, plan);
-        record.attention = format!("{:?}", run.attention);
-        record.notes = run.notes.clone();
-        let origin = Origin::new(record, self.weights.fingerprint.weigh());
-        run.gradients.iter_mut().for_each(|cache| cache.set_origin(origin.clone()));
-        run.cache.set_origin(origin);
-        Ok(run)
+        let program = self.noted(plan.check(setting)?, tokens, plan);
+        scoped(program.needs_grad(), || self.run_program(tokens, &program))
     }
 
     /// Logits of every position, `[Batch, Pos, Vocab]`: a run of the empty plan.
@@ -96,15 +88,8 @@ impl Model {
         let ids = tokens.tensor(self.device());
         let logits = pass.forward(&ids, program.logits_at.as_ref(), &mut tap)?;
         let (cache, fired) = tap.finish()?;
-        let mut notes = program.notes.clone();
-        if rope::stretches(&self.config, tokens) {
-            notes.push(format!(
-                "dynamic RoPE is in force (a row is longer than {}): batched, cached and full runs differ by definition",
-                self.config.n_ctx
-            ));
-        }
-        let mut run =
-            Run { logits, cache, gradients: None, fired, attention: program.attention, notes };
+        let (cache, attention, notes) = (cache.sealed()?, program.attention, program.notes.clone());
+        let mut run = Run { logits, cache, gradients: None, fired, attention, notes };
         if let Some(metric) = &program.gradients {
             let total = metric.of(&run.logits, tokens)?.sum(None);
             run.gradients = Some(gradients(&total, &run.cache, program.differentiable)?);
@@ -178,7 +163,7 @@ fn gradients(total: &Tensor, cache: &Cache, keep_graph: bool) -> Result<Cache> {
     );
     let found = Tensor::f_run_backward(&[total], &inputs, keep_graph, false)?;
     let mut found = found.into_iter();
-    let mut gradients = Cache::new(cache.tokens(), cache.n_layers());
+    let mut gradients = cache.emptied();
     for (site, x) in &list {
         let gradient = if x.requires_grad() { found.next() } else { None };
         let mut gradient = gradient.filter(Tensor::defined).unwrap_or_else(|| x.zeros_like());

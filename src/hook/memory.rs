@@ -1,0 +1,82 @@
+//! How much memory a plan's records take, and whether that is too much.
+
+use anyhow::{Result, ensure};
+use tch::{Device, Kind};
+
+use super::edit::Setting;
+use super::offload::Offload;
+use super::plan::Plan;
+use super::site::{Axis, Point, Site};
+use crate::config::Config;
+use crate::text::Tokens;
+
+impl Plan {
+    /// Bytes the cache will take in memory: all that is recorded and, where gradients are asked for,
+    /// as much again; nothing where it goes to a file.
+    pub fn bytes(&self, config: &Config, tokens: &Tokens, kind: Kind) -> u64 {
+        if matches!(self.offload, Some(Offload::File(_))) {
+            return 0;
+        }
+        let setting = Setting { config, tokens, kind, device: Device::Cpu };
+        let mut sites: Vec<_> =
+            self.cache.iter().flat_map(|s| s.resolve(config.n_layers)).collect();
+        sites.sort();
+        sites.dedup();
+        let times = if self.gradients.is_some() { 2 } else { 1 };
+        times * sites.iter().map(|site| self.bytes_at(*site, setting)).sum::<u64>()
+    }
+
+    fn bytes_at(&self, site: Site, setting: Setting) -> u64 {
+        let wide = if setting.kind == Kind::Double { Kind::Double } else { Kind::Float };
+        let in_wide = match site {
+            Site::FinalScale | Site::FinalNormalized | Site::Logits => true,
+            Site::Block(_, point) => matches!(
+                point,
+                Point::Ln1Scale | Point::Ln1Normalized | Point::Ln2Scale | Point::Ln2Normalized
+            ),
+            Site::Embed => false,
+        };
+        let mut entries: u64 = setting.shape(site).iter().map(|n| *n as u64).product();
+        if let (Site::Logits, Some(at)) = (site, &self.logits_at) {
+            let places = setting.tokens.places(at.clone()).unwrap_or_default();
+            let each = places.first().map_or(0, Vec::len) as u64;
+            entries = entries / setting.len(Axis::Pos).max(1) as u64 * each;
+        }
+        entries * (if in_wide { wide } else { setting.kind }).elt_size_in_bytes() as u64
+    }
+
+    pub(super) fn check_memory(&self, setting: Setting) -> Result<()> {
+        let device = match &self.offload {
+            Some(Offload::Device(device)) => *device,
+            Some(Offload::File(_)) => return Ok(()),
+            None => setting.device,
+        };
+        let need = self.bytes(setting.config, setting.tokens, setting.kind);
+        let mib =
+            |bytes: u64| format!("{bytes} bytes ({:.1} MiB)", bytes as f64 / (1 << 20) as f64);
+        let (cap, what) = match self.cap {
+            Some(cap) => (cap, "the plan's cap"),
+            // tch cannot ask CUDA for its free memory.
+            None if device != Device::Cpu => return Ok(()),
+            None => match free_memory() {
+                Some(free) => (free / 2, "half of the free memory"),
+                None => return Ok(()),
+            },
+        };
+        ensure!(
+            need <= cap,
+            "the cache would take {}, {what} is {}: cache fewer sites, shorten the batch, or raise it with Plan::cap",
+            mib(need),
+            mib(cap)
+        );
+        Ok(())
+    }
+}
+
+/// Bytes that can be had without swapping, where the system tells.
+fn free_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
