@@ -59,7 +59,7 @@ pub use hook::site::{Axis, Point, Site};
 pub use hook::sites::Sites;
 pub use hook::tap::Fired;
 pub use index::{Index, Position, Positions};
-pub use model::{Candidate, Model, Run, Sweep, Top, W};
+pub use model::{Candidate, Model, Progress, Run, Sweep, SweepOptions, Top, W};
 pub use prompts::{Aligned, Prompt, Prompts};
 pub use record::Record;
 pub use text::Tokens;

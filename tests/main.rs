@@ -20,6 +20,7 @@ mod provenance;
 mod run;
 mod signatures;
 mod support;
+mod sweep;
 mod tidy;
 mod tiny_world;
 mod tokens;

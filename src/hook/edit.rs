@@ -51,6 +51,8 @@ pub(crate) struct Edit {
     pub(crate) mask: Option<Tensor>,
     /// For strengths relative to norms: which entries count, `[Batch, Pos]`.
     counted: Option<Tensor>,
+    /// First row and number of rows it acts on, one plan's part of a sweep's batch; absent: all.
+    pub(crate) rows: Option<(i64, i64)>,
 }
 
 enum Action {
@@ -71,11 +73,20 @@ impl Edit {
         let action = action(intervention, site, setting, mask.as_ref()).map_err(wrap)?;
         let relative = matches!(action, Action::Add { absolute: false, .. });
         let counted = relative.then(|| counted(setting));
-        Ok(Edit { site, label, action, mask, counted })
+        Ok(Edit { site, label, action, mask, counted, rows: None })
     }
 
-    /// The activation after the intervention.
+    /// The activation after the intervention. Of one that acts on some rows only, `x` must be
+    /// memory that nobody else reads: those rows are changed in place.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let Some((first, n)) = self.rows else { return self.change(x) };
+        let mut own = x.narrow(0, first, n);
+        let changed = self.change(&own)?;
+        own.copy_(&changed);
+        Ok(x.shallow_clone())
+    }
+
+    fn change(&self, x: &Tensor) -> Result<Tensor> {
         let changed = match &self.action {
             // Without a mask this is the result itself, which must not share the plan's memory.
             Action::Value(value) if self.mask.is_none() => {
@@ -126,6 +137,62 @@ impl Edit {
         Ok(y)
     }
 
+    /// Whether it calls a user's function, which sees the whole activation of a whole run.
+    pub(crate) fn is_custom(&self) -> bool {
+        matches!(self.action, Action::Custom(_))
+    }
+
+    /// Whether its strength depends on every position of the row.
+    pub(crate) fn sees_all_positions(&self) -> bool {
+        self.counted.is_some()
+    }
+
+    /// The first column of the batch that it can change; `exists` says which pairs there are.
+    pub(crate) fn first_column(&self, exists: &Tensor) -> Result<i64> {
+        let axes = self.site.axes();
+        // A strength in units of a mean norm looks at every token of the row.
+        let (Some(mask), None) = (&self.mask, &self.counted) else { return Ok(0) };
+        let mask = match axes.contains(&Axis::Query) {
+            true => mask.logical_and(exists),
+            false => mask.shallow_clone(),
+        };
+        let at = along(axes).context("a site without positions")?;
+        let others: Vec<i64> = (0..axes.len() as i64).filter(|axis| *axis != at).collect();
+        let touched = mask.to_kind(Kind::Int64).sum_dim_intlist(&others[..], false, Kind::Int64);
+        let first = touched.gt(0).nonzero();
+        if touched.size() == [1] {
+            return Ok(if first.size()[0] == 0 { i64::MAX } else { 0 });
+        }
+        Ok(if first.size()[0] == 0 { i64::MAX } else { first.int64_value(&[0, 0]) })
+    }
+
+    /// The same for a pass over the last `n` of `width` columns, and over some rows of its batch.
+    pub(crate) fn narrowed(&self, n: i64, width: i64, rows: (i64, i64)) -> Self {
+        let last = |x: &Tensor| match along(self.site.axes()) {
+            Some(at) if x.size()[at as usize] == width && width > 1 => x.narrow(at, width - n, n),
+            _ => x.shallow_clone(),
+        };
+        let action = match &self.action {
+            Action::Value(value) => Action::Value(last(value)),
+            Action::Add { direction, strength, absolute } => Action::Add {
+                direction: direction.shallow_clone(),
+                strength: *strength,
+                absolute: *absolute,
+            },
+            Action::Scale(factor) => Action::Scale(*factor),
+            Action::ProjectOut(unit) => Action::ProjectOut(unit.shallow_clone()),
+            Action::Custom(function) => Action::Custom(function.clone()),
+        };
+        Edit {
+            site: self.site,
+            label: self.label.clone(),
+            action,
+            mask: self.mask.as_ref().map(last),
+            counted: self.counted.as_ref().map(Tensor::shallow_clone),
+            rows: Some(rows),
+        }
+    }
+
     /// Mean norm of each row's vectors, shaped to multiply `x`.
     fn mean_norm(&self, x: &Tensor) -> Tensor {
         let x = &x.to_kind(if x.kind() == Kind::Double { Kind::Double } else { Kind::Float });
@@ -145,6 +212,11 @@ impl Edit {
         shape[0] = x.size()[0];
         mean.view(&shape[..])
     }
+}
+
+/// Where the axis of positions, or of queries, stands.
+fn along(axes: &[Axis]) -> Option<i64> {
+    axes.iter().position(|axis| matches!(axis, Axis::Pos | Axis::Query)).map(|at| at as i64)
 }
 
 impl std::fmt::Debug for Edit {

@@ -198,6 +198,17 @@ impl Metric {
         }
     }
 
+    /// The first column of the batch whose logits it looks at.
+    pub(crate) fn first_column(&self, tokens: &Tokens) -> Result<usize> {
+        let (places, back) = match &self.what {
+            What::Loss(positions) => (tokens.places(positions.clone())?, 1),
+            _ => (tokens.places(&self.at)?, 0),
+        };
+        let columns = places.iter().enumerate();
+        let columns = columns.flat_map(|(row, at)| at.iter().map(move |at| tokens.padding(row) + at));
+        Ok(columns.min().unwrap_or(0).saturating_sub(back))
+    }
+
     /// The unit of the number.
     pub fn unit(&self) -> &'static str {
         match self.what {

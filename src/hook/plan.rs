@@ -98,6 +98,11 @@ impl Plan {
         self
     }
 
+    /// The arithmetic it forces, if it does.
+    pub(crate) fn forced_attention(&self) -> Option<Attention> {
+        self.attention
+    }
+
     /// Everything that can be wrong, found before any work: names, ranges, axes, shapes, kinds,
     /// devices, rows of attention left without a key, memory.
     pub(crate) fn check(&self, setting: Setting) -> Result<Program> {

@@ -47,6 +47,22 @@ impl Slot {
 }
 
 impl Program {
+    /// Edits that each act on rows of their own, as one program.
+    pub(crate) fn of_edits(edits: Vec<Edit>, n_layers: usize, attention: Attention) -> Self {
+        let mut slots = Vec::new();
+        slots.resize_with(n_slots(n_layers), Slot::default);
+        for (at, edit) in edits.iter().enumerate() {
+            slots[slot(edit.site, n_layers)].edits.push(at);
+        }
+        let (logits_at, gradients, differentiable) = (None, None, false);
+        Program { slots, edits, n_layers, attention, logits_at, gradients, differentiable }
+    }
+
+    /// Whether anything is recorded.
+    pub(crate) fn records(&self) -> bool {
+        self.slots.iter().any(|slot| slot.record)
+    }
+
     pub(crate) fn at(&self, site: Site) -> &Slot {
         &self.slots[slot(site, self.n_layers)]
     }

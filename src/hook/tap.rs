@@ -19,12 +19,15 @@ pub(crate) struct Tap<'a> {
     fired: Vec<u32>,
     /// Which attention pairs exist; made when the pass first asks.
     exists: Option<Tensor>,
+    /// Which row of the tokens each row of the pass is; absent: they are the same.
+    rows: Option<Tensor>,
 }
 
 impl<'a> Tap<'a> {
     pub(crate) fn new(program: &'a Program, tokens: &Tokens) -> Self {
         let fired = vec![0; program.edits.len()];
-        Tap { program, cache: Cache::of(program, tokens), fired, exists: None }
+        let cache = Cache::of(program, tokens);
+        Tap { program, cache, fired, exists: None, rows: None }
     }
 
     /// Whether the plan names this point, so that it must be computed.
@@ -56,6 +59,9 @@ impl<'a> Tap<'a> {
             return Ok(x);
         }
         let mut x = self.frozen(site, x);
+        if slot.edits.iter().any(|edit| program.edits[*edit].rows.is_some()) {
+            x = x.copy(); // each plan of a sweep writes its rows into it
+        }
         for &edit in &slot.edits {
             x = program.edits[edit].apply(&x)?;
             self.fired[edit] += 1;
@@ -101,10 +107,21 @@ impl<'a> Tap<'a> {
         [silu.detach() + linear, up].map(|x| &x * 0.5 + x.detach() * 0.5)
     }
 
-    /// Which (query, key) pairs exist, `[Batch or 1, 1, Query, Key]`.
-    pub(crate) fn exists(&mut self, device: tch::Device) -> Tensor {
+    /// Which (query, key) pairs exist for the last `queries` positions,
+    /// `[Batch or 1, 1, Query, Key]`.
+    pub(crate) fn exists(&mut self, queries: i64, device: tch::Device) -> Tensor {
         let tokens = self.cache.tokens();
-        self.exists.get_or_insert_with(|| exists(tokens, device)).shallow_clone()
+        let all = self.exists.get_or_insert_with(|| exists(tokens, device));
+        let last = all.narrow(2, all.size()[2] - queries, queries);
+        match &self.rows {
+            Some(rows) if last.size()[0] > 1 => last.index_select(0, rows),
+            _ => last,
+        }
+    }
+
+    /// From now on the rows of the pass are these rows of the tokens.
+    pub(crate) fn set_rows(&mut self, rows: &Tensor) {
+        self.rows = Some(rows.shallow_clone());
     }
 
     /// A change to scores or pattern cannot make pairs exist that do not (a key after its query,
@@ -115,7 +132,7 @@ impl<'a> Tap<'a> {
             Some(Point::Pattern) => 0.0,
             _ => return Ok(x),
         };
-        let exists = self.exists(x.device());
+        let exists = self.exists(x.size()[2], x.device());
         let x = x.masked_fill(&exists.logical_not(), absent);
         if site.point() == Some(Point::Scores) {
             let row_exists = exists.any_dim(-1, false);

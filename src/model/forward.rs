@@ -16,15 +16,21 @@ use crate::hook::site::{Point::*, Site};
 use crate::hook::tap::Tap;
 use crate::text::Tokens;
 
-/// One pass: the weights, and what all blocks share.
+/// One pass: the weights, and what all blocks share. It may be over the last positions only, in
+/// front of which lie the keys and values of an earlier pass.
 #[derive(Debug)]
 pub(crate) struct Pass<'a> {
     config: &'a Config,
     weights: &'a Weights,
     rotation: Rotation,
     attention: Attention,
-    /// True at tokens, false at padding, `[b, p]`; absent where nothing is padded.
+    /// True at tokens, false at padding, `[b, n]`, `n` keys; absent where nothing is padded.
     real: Option<Tensor>,
+    /// Rotated keys, and values, of the positions before the pass in the block that is next,
+    /// each `[b, n - p, g, d]`.
+    past: Option<[Tensor; 2]>,
+    /// How many positions, the last ones, matter once the last block has its keys and values.
+    asked: Option<i64>,
     kind: Kind,
     device: Device,
 }
@@ -39,7 +45,23 @@ impl<'a> Pass<'a> {
         let (kind, device) = (weights.embed.kind(), weights.embed.device());
         let real = tokens.is_padded().then(|| tokens.mask(device));
         let rotation = Rotation::new(config, tokens, kind, device);
-        Pass { config, weights, rotation, attention, real, kind, device }
+        Pass { config, weights, rotation, attention, real, past: None, asked: None, kind, device }
+    }
+
+    /// The same pass from position `from` on, for one block: `past` holds the keys and values before
+    /// it there. Its rows are those listed in `rows` (absent: as they are).
+    pub(crate) fn after(&self, past: [Tensor; 2], rows: Option<&Tensor>) -> Self {
+        let real = self.real.as_ref().map(|real| match rows {
+            Some(rows) => real.index_select(0, rows),
+            None => real.shallow_clone(),
+        });
+        let rotation = self.rotation.after(past[0].size()[1], rows);
+        Pass { rotation, real, past: Some(past), ..*self }
+    }
+
+    /// Only the last `n` positions matter in the end.
+    pub(crate) fn asking(self, n: i64) -> Self {
+        Pass { asked: Some(n), ..self }
     }
 
     /// Token ids to logits, `[b, p, v]`; with `columns [b, n]`, at those positions: `[b, n, v]`.
@@ -68,7 +90,7 @@ impl<'a> Pass<'a> {
     pub(crate) fn block(&self, l: usize, w: &Block, x: Tensor, tap: &mut Tap) -> Result<Tensor> {
         let x = tap.at(l, ResidPre, x)?;
         let attention = self.attention(l, w, &x, tap)?;
-        let x = tap.at(l, ResidMid, x + attention)?;
+        let x = tap.at(l, ResidMid, self.asked(l, &x) + attention)?;
         let mlp = self.mlp(l, w, &x, tap)?;
         tap.at(l, ResidPost, x + mlp)
     }
@@ -89,12 +111,14 @@ impl<'a> Pass<'a> {
         let v = tap.at(l, V, v)?; // [b, p, g, d]
         let q = tap.at(l, RotQ, self.rotation.turn(&q))?;
         let k = tap.at(l, RotK, self.rotation.turn(&k))?;
+        let q = self.asked(l, &q);
+        let [k, v] = self.with_past(k, v); // [b, n, g, d]: keys and values, earlier ones in front
         let z = match self.attention {
             Attention::Eager => self.mix(l, &q, &k, &v, tap)?,
             Attention::Fused => self.mix_fused(&q, &k, &v, tap),
         };
         let z = tap.at(l, Z, z)?; // [b, p, h, d]
-        let out = w.o.apply(&z.reshape([b, p, h * d])); // [b, p, m]
+        let out = w.o.apply(&z.flatten(2, 3)); // [b, p, m]
         let out = self.head_results(l, w, &z, out, tap)?;
         tap.at(l, AttnOut, out)
     }
@@ -102,15 +126,15 @@ impl<'a> Pass<'a> {
     /// Scores, softmax, mix of values: `z [b, p, h, d]`.
     fn mix(&self, l: usize, q: &Tensor, k: &Tensor, v: &Tensor, tap: &mut Tap) -> Result<Tensor> {
         let [h, g, d] = self.head_sizes();
-        let (b, p) = (q.size()[0], q.size()[1]);
+        let (b, p, n) = (q.size()[0], q.size()[1], k.size()[1]);
         // The h/g query heads of a group lie one after the other: fold them into the rows.
-        let by_group = |x: &Tensor, heads: i64| x.transpose(1, 2).reshape([b, g, heads / g * p, d]);
-        let scores = by_group(q, h).matmul(&by_group(k, g).transpose(2, 3)).view([b, h, p, p]);
-        let absent = tap.exists(self.device).logical_not(); // [b or 1, 1, p, p]
+        let by_group = |x: &Tensor| x.transpose(1, 2).reshape([b, g, -1, d]);
+        let scores = by_group(q).matmul(&by_group(k).transpose(2, 3)).view([b, h, p, n]);
+        let absent = tap.exists(p, self.device).logical_not(); // [b or 1, 1, p, n]
         let scores = (scores / (d as f64).sqrt()).masked_fill(&absent, f64::NEG_INFINITY);
-        let scores = tap.at(l, Scores, scores)?; // [b, h, p, p]
-        let pattern = tap.at(l, Pattern, self.softmax(&scores))?; // [b, h, p, p]
-        let z = pattern.reshape([b, g, h / g * p, p]).matmul(&by_group(v, g));
+        let scores = tap.at(l, Scores, scores)?; // [b, h, p, n]
+        let pattern = tap.at(l, Pattern, self.softmax(&scores))?; // [b, h, p, n]
+        let z = pattern.reshape([b, g, h / g * p, n]).matmul(&by_group(v));
         Ok(z.view([b, h, p, d]).transpose(1, 2).contiguous())
     }
 
@@ -118,10 +142,9 @@ impl<'a> Pass<'a> {
     /// zero pattern after, for a NaN repaired afterwards leaves NaN gradients.
     fn softmax(&self, scores: &Tensor) -> Tensor {
         let wide = wide(self.kind);
-        let Some(real) = &self.real else {
+        let Some(padded) = self.padded(scores.size()[2]) else {
             return scores.softmax(-1, wide).to_kind(self.kind);
         };
-        let padded = real.logical_not().unsqueeze(1).unsqueeze(3); // [b, 1, p, 1]
         let pattern = scores.masked_fill(&padded, 0.0).softmax(-1, wide);
         pattern.masked_fill(&padded, 0.0).to_kind(self.kind)
     }
@@ -129,17 +152,22 @@ impl<'a> Pass<'a> {
     /// The same by libtorch's fused kernel.
     fn mix_fused(&self, q: &Tensor, k: &Tensor, v: &Tensor, tap: &mut Tap) -> Tensor {
         let [h, g, _] = self.head_sizes();
-        let [q, k, v] = [q, k, v].map(|x| x.transpose(1, 2)); // [b, heads, p, d]
-        let padded = self.real.as_ref().map(|real| real.logical_not().unsqueeze(1).unsqueeze(3));
+        let (p, n) = (q.size()[1], k.size()[1]);
+        let [q, k, v] = [q, k, v].map(|x| x.transpose(1, 2)); // [b, heads, p or n, d]
+        let padded = self.padded(p);
         // A padded query may look anywhere, to stay finite; its z is set to zero below.
-        let mask = padded.as_ref().map(|padded| tap.exists(self.device).logical_or(padded));
+        let mask = match &padded {
+            Some(padded) => Some(tap.exists(p, self.device).logical_or(padded)),
+            // The kernel's own causal mask takes query and key 0 to be the same position.
+            None => (p != n && p != 1).then(|| tap.exists(p, self.device)),
+        };
         let z = Tensor::scaled_dot_product_attention(
             &q,
             &k,
             &v,
             mask.as_ref(),
             0.0,
-            mask.is_none(),
+            mask.is_none() && p == n,
             None::<f64>,
             h != g,
         );
@@ -148,6 +176,30 @@ impl<'a> Pass<'a> {
             None => z,
         };
         z.transpose(1, 2).contiguous()
+    }
+
+    /// Which of the last `p` positions are padding, `[b, 1, p, 1]`; absent where none is.
+    fn padded(&self, p: i64) -> Option<Tensor> {
+        let last = |real: &Tensor| real.narrow(1, real.size()[1] - p, p);
+        Some(last(self.real.as_ref()?).logical_not().unsqueeze(1).unsqueeze(3))
+    }
+
+    /// Keys and values with those of earlier positions in front.
+    fn with_past(&self, k: Tensor, v: Tensor) -> [Tensor; 2] {
+        match &self.past {
+            Some([keys, values]) if keys.size()[1] > 0 => {
+                [Tensor::cat(&[keys, &k], 1), Tensor::cat(&[values, &v], 1)]
+            }
+            _ => [k, v],
+        }
+    }
+
+    /// `x [b, p, ..]` at the positions that still matter in block `l`.
+    fn asked(&self, l: usize, x: &Tensor) -> Tensor {
+        match self.asked {
+            Some(n) if l + 1 == self.config.n_layers => x.narrow(1, x.size()[1] - n, n),
+            _ => x.shallow_clone(),
+        }
     }
 
     /// What the MLP writes: `[b, p, m]` -> `[b, p, m]`.

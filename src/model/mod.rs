@@ -26,7 +26,7 @@ use crate::text::{Tokens, Vocabulary};
 use weights::Weights;
 
 pub use run::Run;
-pub use sweep::Sweep;
+pub use sweep::{Progress, Sweep, SweepOptions};
 pub use tools::{Candidate, Top};
 pub use train::AdamW;
 pub use weight::W;

@@ -34,6 +34,18 @@ impl Rotation {
         Rotation { cos: table(angles.cos()), sin: table(angles.sin()) }
     }
 
+    /// For positions from `from` on, in these rows (absent: as they are).
+    pub(crate) fn after(&self, from: i64, rows: Option<&Tensor>) -> Self {
+        let pick = |table: &Tensor| {
+            let table = table.narrow(1, from, table.size()[1] - from);
+            match rows {
+                Some(rows) if table.size()[0] > 1 => table.index_select(0, rows),
+                _ => table,
+            }
+        };
+        Rotation { cos: pick(&self.cos), sin: pick(&self.sin) }
+    }
+
     /// Turns `x [Batch, Pos, heads, DHead]`.
     pub(crate) fn turn(&self, x: &Tensor) -> Tensor {
         let half = x.size()[3] / 2;

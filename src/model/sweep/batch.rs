@@ -1,0 +1,309 @@
+//! One batch of a sweep: rows join at their layers, from the unedited run's stream, keys and values.
+
+use anyhow::{Result, ensure};
+use tch::{Kind, Tensor};
+
+use super::cells::{Batch, Cell};
+use super::{Asked, numbers};
+use crate::hook::cache::Cache;
+use crate::hook::edit::Edit;
+use crate::hook::metric::Metric;
+use crate::hook::plan::{Attention, Plan};
+use crate::hook::program::Program;
+use crate::hook::site::{Point, Site};
+use crate::hook::tap::Tap;
+use crate::model::Model;
+use crate::model::forward::Pass;
+use crate::text::Tokens;
+
+/// The unedited run, from which every plan starts.
+pub(super) struct Base<'a> {
+    model: &'a Model,
+    pass: Pass<'a>,
+    tokens: &'a Tokens,
+    metric: &'a Metric,
+    attention: Attention,
+    cache: Cache,
+    asked: Asked,
+    /// At the column asked for, `[Batch, 1, Vocab]`, or at all columns.
+    logits: Tensor,
+    /// The metric of each prompt.
+    pub(super) values: Vec<f64>,
+    /// Bytes left for a batch.
+    room: u64,
+}
+
+/// Largest difference of the unedited row to the unedited run, as a share of the largest logit.
+fn tolerance(kind: Kind) -> f64 {
+    match kind {
+        Kind::Double => 1e-10,
+        Kind::Float => 1e-5,
+        _ => 5e-2, // half precision: about twice what another batch size makes of the same row
+    }
+}
+
+impl<'a> Base<'a> {
+    pub(super) fn new(
+        model: &'a Model,
+        tokens: &'a Tokens,
+        metric: &'a Metric,
+        attention: Attention,
+        cells: &[Cell],
+        asked: Asked,
+        cap: u64,
+    ) -> Result<Self> {
+        let config = model.config();
+        let mut plan = Plan::new().attention(attention).cap(cap);
+        let mut starts: Vec<usize> = cells.iter().map(|cell| cell.layer).collect();
+        starts.sort_unstable();
+        starts.dedup();
+        for layer in &starts {
+            plan = plan.cache(match *layer {
+                layer if layer == config.n_layers => Point::ResidPost.at(layer - 1),
+                layer => Point::ResidPre.at(layer),
+            });
+        }
+        if cells.iter().any(|cell| cell.column > 0) {
+            for layer in starts[0]..config.n_layers {
+                plan = plan.cache(vec![Point::RotK.at(layer), Point::V.at(layer)]);
+            }
+        }
+        let bytes = plan.bytes(config, tokens, model.kind());
+        let run = model.run(tokens, &plan)?;
+        let values = numbers(&metric.of(&run.logits, tokens)?)?;
+        let logits = match &asked {
+            Asked::One(columns) => {
+                let index = Tensor::from_slice(columns).to_device(model.device());
+                let index = index.view([-1, 1, 1]).expand([-1, 1, config.d_vocab as i64], false);
+                run.logits.gather(1, &index, false)
+            }
+            Asked::From(_) => run.logits,
+        };
+        Ok(Base {
+            model,
+            pass: Pass::new(config, &model.weights, tokens, attention),
+            tokens,
+            metric,
+            attention,
+            cache: run.cache,
+            asked,
+            logits,
+            values,
+            room: cap.saturating_sub(bytes),
+        })
+    }
+
+    pub(super) fn n_layers(&self) -> usize {
+        self.model.config().n_layers
+    }
+
+    pub(super) fn width(&self) -> i64 {
+        self.tokens.width() as i64
+    }
+
+    /// Rows of one plan.
+    pub(super) fn rows(&self) -> i64 {
+        self.tokens.batch() as i64
+    }
+
+    /// How many plans from `column` on fit the memory.
+    pub(super) fn fitting(&self, column: i64, asked: i64) -> usize {
+        let c = self.model.config();
+        let (p, n) = ((self.width() - column) as u64, self.tokens.width() as u64);
+        let (d, f, v) = (c.d_model as u64, c.d_mlp as u64, c.d_vocab as u64);
+        let (q, kv) = ((c.n_heads * c.d_head) as u64, (c.n_kv_heads * c.d_head) as u64);
+        let pairs = if self.attention == Attention::Eager { 4 * c.n_heads as u64 * p * n } else { 0 };
+        let attention = p * (3 * d + 4 * q + 3 * kv) + 4 * n * kv + pairs;
+        let mlp = p * (3 * d + 5 * f);
+        let ends = asked as u64 * 3 * v;
+        let entries = (2 * p * d + attention.max(mlp)).max(ends) * self.rows() as u64;
+        let bytes = entries * self.model.kind().elt_size_in_bytes().max(4) as u64;
+        (self.room / bytes.max(1)) as usize
+    }
+
+    /// Positions whose logits are computed, of a batch from `column` on.
+    pub(super) fn asked_from(&self, column: i64) -> i64 {
+        self.width() - self.asked.first().max(column)
+    }
+
+    /// The metric under each plan of the batch.
+    pub(super) fn run(&self, batch: Batch) -> Result<Vec<(usize, Vec<f64>)>> {
+        let Batch { cells, column, asked } = batch;
+        let (rows, layers) = (self.rows(), self.n_layers());
+        let row_of = |place: usize| 1 + place as i64 * rows; // the unedited row comes first
+        let program = self.program(&cells, column, asked, row_of);
+        let mut tap = Tap::new(&program, self.tokens);
+        // Which prompt each row is: the unedited row is the first prompt.
+        let prompts: Vec<i64> =
+            std::iter::once(0).chain((0..cells.len()).flat_map(|_| 0..rows)).collect();
+        let prompts = Tensor::from_slice(&prompts).to_device(self.model.device());
+        let mut x: Option<Tensor> = None;
+        let mut joined = 0;
+        for layer in cells[0].layer..=layers {
+            let before = joined;
+            joined += cells[before..].iter().take_while(|cell| cell.layer == layer).count();
+            if joined > before {
+                let from = if x.is_some() { row_of(before) } else { 0 };
+                let new = prompts.narrow(0, from, row_of(joined) - from);
+                let new = self.stream(layer, column, asked)?.index_select(0, &new);
+                x = Some(match x.take() {
+                    Some(x) => Tensor::cat(&[x, new], 0),
+                    None => new,
+                });
+                tap.set_rows(&prompts.narrow(0, 0, row_of(joined)));
+            }
+            let Some(stream) = x.take() else { continue };
+            if layer == layers {
+                x = Some(stream);
+                break;
+            }
+            let stream = if layer == 0 { tap.site(Site::Embed, stream)? } else { stream };
+            let here = prompts.narrow(0, 0, row_of(joined));
+            let pass = self.pass.after(self.past(layer, column, &here)?, Some(&here));
+            let pass = pass.asking(asked);
+            let next = pass.block(layer, &self.model.weights.blocks[layer], stream, &mut tap)?;
+            x = Some(next);
+        }
+        let Some(x) = x else { return Ok(Vec::new()) };
+        let logits = self.logits(&x, &prompts, &program, &mut tap)?;
+        tap.finish()?;
+        self.check_unedited(&logits, column)?;
+        let each = cells.iter().enumerate().map(|(place, cell)| {
+            let own = logits.narrow(0, row_of(place), rows);
+            Ok((cell.index, numbers(&self.measure(&own, column)?)?))
+        });
+        each.collect()
+    }
+
+    /// The plans' edits, each on its own rows and on the columns that are computed at its site.
+    fn program(
+        &self,
+        cells: &[Cell],
+        column: i64,
+        asked: i64,
+        row_of: impl Fn(usize) -> i64,
+    ) -> Program {
+        let (width, layers) = (self.width(), self.n_layers());
+        let narrowed = |edit: &Edit, place: usize| {
+            let late = match edit.site {
+                Site::Embed => false,
+                Site::Block(layer, point) => layer + 1 == layers && point > Point::RotK,
+                _ => true,
+            };
+            let n = if late { asked } else { width - column };
+            edit.narrowed(n, width, (row_of(place), self.rows()))
+        };
+        let each = cells.iter().enumerate();
+        let edits = each.flat_map(|(place, cell)| {
+            cell.edits.iter().map(move |edit| (edit, place)).collect::<Vec<_>>()
+        });
+        let edits = edits.map(|(edit, place)| narrowed(edit, place)).collect();
+        Program::of_edits(edits, layers, self.attention)
+    }
+
+    /// The unedited stream entering a layer, from `column` on.
+    fn stream(&self, layer: usize, column: i64, asked: i64) -> Result<Tensor> {
+        let site = match layer {
+            layer if layer == self.n_layers() => Point::ResidPost.at(layer - 1),
+            layer => Point::ResidPre.at(layer),
+        };
+        let n = match layer {
+            layer if layer == self.n_layers() => asked,
+            _ => self.width() - column,
+        };
+        self.kept(site, self.width() - n, n)
+    }
+
+    /// The unedited keys and values before `column`, for rows that are these prompts.
+    fn past(&self, layer: usize, column: i64, prompts: &Tensor) -> Result<[Tensor; 2]> {
+        let config = self.model.config();
+        if column == 0 {
+            let shape = [0, 0, config.n_kv_heads as i64, config.d_head as i64];
+            let none = || Tensor::empty(shape, (self.model.kind(), self.model.device()));
+            return Ok([none(), none()]);
+        }
+        let part = |point: Point| -> Result<Tensor> {
+            Ok(self.kept(point.at(layer), 0, column)?.index_select(0, prompts))
+        };
+        Ok([part(Point::RotK)?, part(Point::V)?])
+    }
+
+    fn kept(&self, site: Site, from: i64, n: i64) -> Result<Tensor> {
+        Ok(self.cache.get(site)?.narrow(1, from, n))
+    }
+
+    /// Logits `[rows, n, Vocab]`: at the column asked for, or at all computed.
+    fn logits(
+        &self,
+        x: &Tensor,
+        prompts: &Tensor,
+        program: &Program,
+        tap: &mut Tap,
+    ) -> Result<Tensor> {
+        let Asked::One(columns) = &self.asked else { return self.pass.unembed(x, None, tap) };
+        let first = self.width() - x.size()[1];
+        // A prompt whose column lies before what is computed is not changed by any of the plans.
+        let places: Vec<i64> = columns.iter().map(|at| (at - first).max(0)).collect();
+        let places = Tensor::from_slice(&places).to_device(x.device()).index_select(0, prompts);
+        let places = places.unsqueeze(1);
+        let edited = !program.at(Site::Logits).edits.is_empty();
+        if !edited {
+            return self.pass.unembed(x, Some(&places), tap);
+        }
+        let all = self.pass.unembed(x, None, tap)?;
+        let index = places.unsqueeze(-1).expand([-1, 1, all.size()[2]], false);
+        Ok(all.gather(1, &index, false))
+    }
+
+    /// The metric from one plan's logits.
+    fn measure(&self, logits: &Tensor, column: i64) -> Result<Tensor> {
+        match &self.asked {
+            Asked::One(columns) => {
+                let logits = logits.squeeze_dim(1);
+                if columns.iter().all(|at| *at >= column) {
+                    return self.metric.of_row(&logits);
+                }
+                let before: Vec<bool> = columns.iter().map(|at| *at < column).collect();
+                let before = Tensor::from_slice(&before).to_device(logits.device()).unsqueeze(1);
+                self.metric.of_row(&self.logits.squeeze_dim(1).where_self(&before, &logits))
+            }
+            Asked::From(_) => {
+                let known = self.width() - logits.size()[1];
+                let whole = Tensor::cat(&[&self.logits.narrow(1, 0, known), logits], 1);
+                self.metric.of(&whole, self.tokens)
+            }
+        }
+    }
+
+    /// The first row of the batch, which no plan edits, is the first prompt's run.
+    fn check_unedited(&self, logits: &Tensor, column: i64) -> Result<()> {
+        let own = logits.get(0);
+        let known = match &self.asked {
+            Asked::One(columns) if columns[0] < column => return Ok(()),
+            Asked::One(_) => self.logits.get(0),
+            Asked::From(_) => {
+                let n = own.size()[0];
+                self.logits.get(0).narrow(0, self.width() - n, n)
+            }
+        };
+        // Padding in front of the row has no logits that mean anything.
+        let padding = match &self.asked {
+            Asked::One(_) => 0,
+            Asked::From(_) => {
+                let first = self.width() - own.size()[0];
+                (self.tokens.padding(0) as i64 - first).max(0)
+            }
+        };
+        let n = own.size()[0] - padding;
+        let (own, known) = (own.narrow(0, padding, n), known.narrow(0, padding, n));
+        let strays = f64::try_from((&own - &known).abs().max())?;
+        let largest = f64::try_from(known.abs().max())?;
+        let allowed = tolerance(self.model.kind());
+        ensure!(
+            strays <= allowed * largest,
+            "sweep: the unedited row of a batch strays from its own run by {:.1e} of the largest logit, expected at most {allowed:.0e}: run the plans one by one",
+            strays / largest
+        );
+        Ok(())
+    }
+}

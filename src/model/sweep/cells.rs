@@ -1,0 +1,115 @@
+//! Where each plan of a sweep begins to matter, and which plans go side by side.
+
+use anyhow::Result;
+
+use super::Asked;
+use super::batch::Base;
+use crate::hook::edit::{Edit, Setting};
+use crate::hook::plan::exists;
+use crate::hook::program::Program;
+use crate::hook::site::Site;
+
+/// A plan that can share a batch.
+#[derive(Debug)]
+pub(super) struct Cell {
+    /// Which plan.
+    pub(super) index: usize,
+    pub(super) edits: Vec<Edit>,
+    /// The first block it touches; as many as there are: what comes after the blocks.
+    pub(super) layer: usize,
+    /// The first column it touches.
+    pub(super) column: i64,
+    /// Whether it looks at every position up to the end.
+    pub(super) whole: bool,
+}
+
+/// Where a plan begins to matter.
+#[derive(Debug)]
+pub(super) enum Start {
+    /// A user's function may look at everything: the plan runs alone, whole.
+    Alone,
+    /// It changes nothing that the metric sees.
+    Nowhere,
+    At { layer: usize, column: i64, whole: bool },
+}
+
+pub(super) fn start(program: &Program, setting: Setting, asked: &Asked) -> Result<Start> {
+    if program.edits.iter().any(Edit::is_custom) {
+        return Ok(Start::Alone);
+    }
+    let exists = exists(setting.tokens, setting.device);
+    let (mut layer, mut column, mut whole) = (setting.config.n_layers, i64::MAX, false);
+    for edit in &program.edits {
+        layer = layer.min(match edit.site {
+            Site::Embed => 0,
+            Site::Block(layer, _) => layer,
+            _ => layer,
+        });
+        column = column.min(edit.first_column(&exists)?);
+        whole |= edit.sees_all_positions();
+    }
+    if column > asked.last(setting.tokens.width() as i64) {
+        return Ok(Start::Nowhere);
+    }
+    Ok(Start::At { layer, column, whole })
+}
+
+/// Plans that run side by side, from one column on.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// In the order of their layers.
+    pub(super) cells: Vec<Cell>,
+    pub(super) column: i64,
+    /// How many positions go on to the logits.
+    pub(super) asked: i64,
+}
+
+/// What a pass through a block costs beside its rows' own work, counted in rows of one position:
+/// the weights come from memory whatever is done with them.
+const PASS: i64 = 96;
+
+/// Rows of one position that make a product efficient; more in a batch gain nothing.
+const ENOUGH: i64 = 2048;
+
+/// Plans with neighbouring first columns go together where a pass saved is worth the positions
+/// computed in vain; then each group is cut, by layer, to what fits.
+pub(super) fn batches(mut cells: Vec<Cell>, base: &Base) -> Vec<Batch> {
+    let layers = base.n_layers() as i64;
+    cells.sort_by_key(|cell| (cell.whole, std::cmp::Reverse(cell.column), cell.layer));
+    let mut groups: Vec<Batch> = Vec::new();
+    for cell in cells {
+        let work = |cell: &Cell| (layers - cell.layer as i64) * base.rows();
+        if let Some(group) = groups.last_mut() {
+            let shift = group.column - cell.column;
+            let in_vain: i64 = group.cells.iter().map(|cell| work(cell) * shift).sum();
+            let alike = group.cells[0].whole == cell.whole;
+            if alike && in_vain <= PASS * (layers - cell.layer as i64) {
+                group.column = cell.column;
+                group.cells.push(cell);
+                continue;
+            }
+        }
+        groups.push(Batch { column: cell.column, cells: vec![cell], asked: 0 });
+    }
+    groups.into_iter().flat_map(|group| cut(group, base)).collect()
+}
+
+/// Parts of a group of about equal size that each fit the memory.
+fn cut(mut group: Batch, base: &Base) -> Vec<Batch> {
+    group.cells.sort_by_key(|cell| cell.layer);
+    let span = base.width() - group.column;
+    let asked = if group.cells[0].whole { span } else { base.asked_from(group.column) };
+    let enough = (ENOUGH / (span * base.rows())).max(1) as usize;
+    let most = base.fitting(group.column, asked).min(enough).max(1);
+    let parts = group.cells.len().div_ceil(most);
+    let size = group.cells.len().div_ceil(parts);
+    let mut rest = group.cells.into_iter();
+    let mut cut = Vec::new();
+    loop {
+        let cells: Vec<Cell> = rest.by_ref().take(size).collect();
+        if cells.is_empty() {
+            return cut;
+        }
+        cut.push(Batch { cells, column: group.column, asked });
+    }
+}

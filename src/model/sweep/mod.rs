@@ -1,0 +1,237 @@
+//! Many plans on the same prompts, one number a prompt each: the loop of every causal experiment.
+//!
+//! Every value is that of a run of its plan, to rounding. It is had for less, for a plan changes
+//! nothing before the first layer and the first position that it touches:
+//!
+//! - the pass restarts there, from the unedited stream and from the unedited keys and values;
+//! - plans run side by side as rows of one batch, each joining it at its own layer ([`cells`] says
+//!   which plans go together);
+//! - after the last block's keys and values only the positions that the metric looks at go on.
+//!
+//! Every batch carries an unedited row along, and one that strays from the unedited run is an error.
+
+mod batch;
+mod cells;
+mod progress;
+
+use std::fmt;
+
+use anyhow::{Result, bail, ensure};
+use tch::{Kind, Tensor};
+
+use self::batch::Base;
+use self::cells::{Cell, Start, batches, start};
+use self::progress::Watch;
+pub use self::progress::{Progress, SweepOptions};
+use super::Model;
+use super::run::scoped;
+use crate::grid::Grid;
+use crate::hook::edit::Setting;
+use crate::hook::metric::Metric;
+use crate::hook::memory::free_memory;
+use crate::hook::plan::{Attention, Plan};
+use crate::hook::program::Program;
+use crate::hook::site::Axis;
+use crate::text::Tokens;
+
+/// What a sweep found.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Sweep {
+    /// The metric under each plan, for each prompt: `[Plan, Batch]`. Plans that a stopped sweep did
+    /// not reach are marked as missing.
+    pub values: Grid,
+    /// Plans done.
+    pub done: usize,
+    /// The metric of the unedited run, one number a prompt.
+    pub base: Vec<f64>,
+    /// The arithmetic attention was computed in, the same for all plans.
+    pub attention: Attention,
+    /// What the reader of the numbers should know, such as plans that ran alone.
+    pub notes: Vec<String>,
+}
+
+impl Model {
+    /// The metric under each of `plans`, run on the same tokens. Every value equals that of
+    /// [`Model::run`] with that plan, to rounding. Says how far it is, on standard error, where it
+    /// takes longer than two seconds.
+    ///
+    /// ```no_run
+    /// use thalweg::{Intervention, Metric, Model, Plan, Point};
+    /// let model = Model::load("data/models/tiny-world")?;
+    /// let tokens = model.tokens("When Mary and John went to the store , John gave a drink to")?;
+    /// let metric = Metric::logit_diff(model.token("Mary")?, model.token("John")?);
+    /// let plans: Vec<_> = (0..8)
+    ///     .map(|head| Plan::new().intervene(Point::Z.at(0), Intervention::zero().head(head)))
+    ///     .collect();
+    /// let sweep = model.sweep(&tokens, &plans, &metric)?;
+    /// assert_eq!(sweep.values.shape(), [8, 1]);
+    /// # thalweg::anyhow::Ok(())
+    /// ```
+    pub fn sweep(&self, tokens: &Tokens, plans: &[Plan], metric: &Metric) -> Result<Sweep> {
+        self.sweep_with(tokens, plans, metric, SweepOptions::default())
+    }
+
+    /// The same with a memory cap of its own, or a watcher that may stop it.
+    pub fn sweep_with(
+        &self,
+        tokens: &Tokens,
+        plans: &[Plan],
+        metric: &Metric,
+        options: SweepOptions,
+    ) -> Result<Sweep> {
+        ensure!(!plans.is_empty(), "sweep: no plans: expected at least one");
+        metric
+            .check(tokens, self.config.d_vocab)
+            .map_err(|error| anyhow::anyhow!("sweep: {error:#}"))?;
+        scoped(false, || self.sweep_checked(tokens, plans, metric, options))
+    }
+
+    fn sweep_checked(
+        &self,
+        tokens: &Tokens,
+        plans: &[Plan],
+        metric: &Metric,
+        options: SweepOptions,
+    ) -> Result<Sweep> {
+        let setting =
+            Setting { config: &self.config, tokens, kind: self.kind(), device: self.device() };
+        let programs = plans.iter().enumerate().map(|(index, plan)| checked(index, plan, setting));
+        let programs = programs.collect::<Result<Vec<_>>>()?;
+        let attention = one_attention(plans, &programs)?;
+        let (mut cells, mut alone, mut untouched) = (Vec::new(), Vec::new(), Vec::new());
+        let asked = asked_columns(metric, tokens)?;
+        for (index, program) in programs.into_iter().enumerate() {
+            match start(&program, setting, &asked)? {
+                Start::Alone => alone.push(index),
+                Start::Nowhere => untouched.push(index),
+                Start::At { layer, column, whole } => {
+                    cells.push(Cell { index, edits: program.edits, layer, column, whole });
+                }
+            }
+        }
+        let cap = options.cap.or_else(|| free_memory().map(|free| free / 2)).unwrap_or(1 << 30);
+        let base = Base::new(self, tokens, metric, attention, &cells, asked, cap)?;
+        let mut notes = Vec::new();
+        if !alone.is_empty() {
+            notes.push(format!(
+                "{} of {} plans hold a custom function and ran alone, each as a whole pass",
+                alone.len(),
+                plans.len()
+            ));
+        }
+        let mut found: Vec<Option<Vec<f64>>> = vec![None; plans.len()];
+        for index in untouched {
+            found[index] = Some(base.values.clone());
+        }
+        let mut watch = Watch::new(plans.len(), options);
+        watch.add(found.iter().flatten().count());
+        for batch in batches(cells, &base) {
+            if watch.stopped() {
+                break;
+            }
+            let n = batch.cells.len();
+            for (index, values) in base.run(batch)? {
+                found[index] = Some(values);
+            }
+            watch.add(n);
+        }
+        for index in alone {
+            if watch.stopped() {
+                break;
+            }
+            let plan = plans[index].clone().attention(attention);
+            let logits = self.run(tokens, &plan)?.logits;
+            found[index] = Some(numbers(&metric.of(&logits, tokens)?)?);
+            watch.add(1);
+        }
+        let done = found.iter().flatten().count();
+        if done < plans.len() {
+            notes.push(format!("stopped after {done} of {} plans", plans.len()));
+        }
+        let values = grid(&found, tokens, metric)?.note("model", &format!("{self:?}"));
+        Ok(Sweep { values, done, base: base.values, attention, notes })
+    }
+}
+
+/// A plan made ready, if all it asks for is the metric.
+fn checked(index: usize, plan: &Plan, setting: Setting) -> Result<Program> {
+    let program = plan
+        .check(setting)
+        .map_err(|error| anyhow::anyhow!("sweep: plan {index}: {error:#}"))?;
+    ensure!(
+        !program.records() && !program.needs_grad() && program.logits_at.is_none(),
+        "sweep: plan {index} ({plan:?}) asks for more than the metric: a sweep records nothing, use Model::run"
+    );
+    Ok(program)
+}
+
+/// A plan that needs scores or pattern makes all plans run that way: one arithmetic a comparison.
+fn one_attention(plans: &[Plan], programs: &[Program]) -> Result<Attention> {
+    let forced = |wanted: Attention| {
+        plans.iter().position(|plan| plan.forced_attention() == Some(wanted))
+    };
+    let needed = programs.iter().position(|program| program.attention == Attention::Eager);
+    if let (Some(fused), Some(eager)) = (forced(Attention::Fused), needed) {
+        bail!(
+            "sweep: plan {fused} forces attention(Fused), plan {eager} needs Eager: expected one for all"
+        );
+    }
+    Ok(if needed.is_some() { Attention::Eager } else { Attention::Fused })
+}
+
+/// The columns of the batch whose logits the metric looks at: one a row, or all from the first one.
+#[derive(Debug, Clone)]
+enum Asked {
+    One(Vec<i64>),
+    From(i64),
+}
+
+impl Asked {
+    fn first(&self) -> i64 {
+        match self {
+            Asked::One(columns) => columns.iter().copied().min().unwrap_or(0),
+            Asked::From(column) => *column,
+        }
+    }
+
+    fn last(&self, width: i64) -> i64 {
+        match self {
+            Asked::One(columns) => columns.iter().copied().max().unwrap_or(0),
+            Asked::From(_) => width - 1,
+        }
+    }
+}
+
+fn asked_columns(metric: &Metric, tokens: &Tokens) -> Result<Asked> {
+    let Some(at) = metric.position() else {
+        return Ok(Asked::From(metric.first_column(tokens)? as i64));
+    };
+    let places = tokens.places(at)?;
+    let column = |(row, at): (usize, &Vec<usize>)| (tokens.padding(row) + at[0]) as i64;
+    Ok(Asked::One(places.iter().enumerate().map(column).collect()))
+}
+
+fn numbers(values: &Tensor) -> Result<Vec<f64>> {
+    Ok(Vec::<f64>::try_from(values.to_kind(Kind::Double))?)
+}
+
+fn grid(found: &[Option<Vec<f64>>], tokens: &Tokens, metric: &Metric) -> Result<Grid> {
+    let batch = tokens.batch();
+    let flat: Vec<f64> =
+        found.iter().flat_map(|v| v.clone().unwrap_or_else(|| vec![f64::NAN; batch])).collect();
+    let gone: Vec<bool> = found.iter().flat_map(|v| vec![v.is_none(); batch]).collect();
+    let values = ndarray::Array2::from_shape_vec((found.len(), batch), flat)?;
+    let grid = Grid::from_array(values, &[Axis::Plan, Axis::Batch], metric.unit())?
+        .name(&format!("{metric:?} under each plan"));
+    if gone.iter().any(|gone| *gone) {
+        return grid.missing(ndarray::Array2::from_shape_vec((found.len(), batch), gone)?.into_dyn());
+    }
+    Ok(grid)
+}
+
+impl fmt::Display for Sweep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} plans on {} prompts", self.done, self.base.len())
+    }
+}
