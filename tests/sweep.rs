@@ -179,7 +179,7 @@ fn custom_functions_are_told_of_and_what_a_sweep_cannot_do_is_an_error() -> Resu
     let metric = Metric::logit(1);
     let custom = Plan::new().intervene(Point::Z, Intervention::custom("same", |x| Ok(x.copy())));
     let sweep = model.sweep(&tokens, &[custom], &metric)?;
-    assert!(sweep.notes[0].contains("1 of 1 plans hold a custom function and ran alone"));
+    assert!(sweep.notes[0].contains("1 of 1 plans hold a custom function"));
     let zero = |site: Site| Plan::new().intervene(site, Intervention::zero());
     says(model.sweep(&tokens, &[], &metric), &["no plans"]);
     let caches = Plan::new().cache(Point::Z);

@@ -6,7 +6,8 @@ use anyhow::{Result, ensure};
 use tch::Tensor;
 
 use super::cache::Cache;
-use super::edit::{Setting, patched};
+use super::action::patched;
+use super::edit::Setting;
 use super::plan::Plan;
 use super::program::{Slot, slot};
 use super::site::{Point, Site};

@@ -1,5 +1,6 @@
 //! What may be seen and changed: sites, interventions, plans, and the tap that applies them.
 
+pub(crate) mod action;
 pub mod cache;
 pub(crate) mod edit;
 pub mod freeze;

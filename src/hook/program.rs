@@ -54,8 +54,22 @@ impl Program {
         for (at, edit) in edits.iter().enumerate() {
             slots[slot(edit.site, n_layers)].edits.push(at);
         }
-        let (logits_at, gradients, differentiable) = (None, None, false);
-        Program { slots, edits, n_layers, attention, logits_at, gradients, differentiable }
+        Program {
+            slots,
+            edits,
+            n_layers,
+            attention,
+            logits_at: None,
+            gradients: None,
+            differentiable: false,
+            relp: false,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Whether a site is held at the value of another run.
+    pub(crate) fn holds_values(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot.hold, Some(Hold::At(_))))
     }
 
     /// Whether anything is recorded.

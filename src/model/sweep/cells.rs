@@ -26,7 +26,8 @@ pub(super) struct Cell {
 /// Where a plan begins to matter.
 #[derive(Debug)]
 pub(super) enum Start {
-    /// A user's function may look at everything: the plan runs alone, whole.
+    /// A user's function may look at everything, and what is frozen at another run's values changes
+    /// it everywhere: the plan runs alone, whole.
     Alone,
     /// It changes nothing that the metric sees.
     Nowhere,
@@ -34,7 +35,7 @@ pub(super) enum Start {
 }
 
 pub(super) fn start(program: &Program, setting: Setting, asked: &Asked) -> Result<Start> {
-    if program.edits.iter().any(Edit::is_custom) {
+    if program.holds_values() || program.edits.iter().any(Edit::is_custom) {
         return Ok(Start::Alone);
     }
     let exists = exists(setting.tokens, setting.device);
