@@ -5,8 +5,8 @@ use std::fmt;
 use anyhow::{Result, ensure};
 use tch::Tensor;
 
-use super::cache::Cache;
 use super::action::patched;
+use super::cache::Cache;
 use super::edit::Setting;
 use super::plan::Plan;
 use super::program::{Slot, slot};

@@ -45,7 +45,10 @@ impl Plan {
         entries * (if in_wide { wide } else { setting.kind }).elt_size_in_bytes() as u64
     }
 
-    pub(super) fn check_memory(&self, setting: Setting) -> Result<()> {
+    pub(crate) fn check_memory(&self, setting: Setting) -> Result<()> {
+        if self.cache.is_empty() {
+            return Ok(());
+        }
         let device = match &self.offload {
             Some(Offload::Device(device)) => *device,
             Some(Offload::File(_)) => return Ok(()),
@@ -74,7 +77,7 @@ impl Plan {
 }
 
 /// Bytes that can be had without swapping, where the system tells.
-fn free_memory() -> Option<u64> {
+pub(crate) fn free_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;

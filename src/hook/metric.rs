@@ -205,7 +205,8 @@ impl Metric {
             _ => (tokens.places(&self.at)?, 0),
         };
         let columns = places.iter().enumerate();
-        let columns = columns.flat_map(|(row, at)| at.iter().map(move |at| tokens.padding(row) + at));
+        let columns =
+            columns.flat_map(|(row, at)| at.iter().map(move |at| tokens.padding(row) + at));
         Ok(columns.min().unwrap_or(0).saturating_sub(back))
     }
 

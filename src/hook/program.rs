@@ -64,6 +64,8 @@ impl Program {
             differentiable: false,
             relp: false,
             notes: Vec::new(),
+            offload: None,
+            origin: None,
         }
     }
 

@@ -112,7 +112,8 @@ impl<'a> Base<'a> {
         let (p, n) = ((self.width() - column) as u64, self.tokens.width() as u64);
         let (d, f, v) = (c.d_model as u64, c.d_mlp as u64, c.d_vocab as u64);
         let (q, kv) = ((c.n_heads * c.d_head) as u64, (c.n_kv_heads * c.d_head) as u64);
-        let pairs = if self.attention == Attention::Eager { 4 * c.n_heads as u64 * p * n } else { 0 };
+        let pairs =
+            if self.attention == Attention::Eager { 4 * c.n_heads as u64 * p * n } else { 0 };
         let attention = p * (3 * d + 4 * q + 3 * kv) + 4 * n * kv + pairs;
         let mlp = p * (3 * d + 5 * f);
         let ends = asked as u64 * 3 * v;

@@ -31,7 +31,11 @@ pub(super) enum Start {
     Alone,
     /// It changes nothing that the metric sees.
     Nowhere,
-    At { layer: usize, column: i64, whole: bool },
+    At {
+        layer: usize,
+        column: i64,
+        whole: bool,
+    },
 }
 
 pub(super) fn start(program: &Program, setting: Setting, asked: &Asked) -> Result<Start> {

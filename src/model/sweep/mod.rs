@@ -14,8 +14,6 @@ mod batch;
 mod cells;
 mod progress;
 
-use std::fmt;
-
 use anyhow::{Result, bail, ensure};
 use tch::{Kind, Tensor};
 
@@ -156,9 +154,8 @@ impl Model {
 
 /// A plan made ready, if all it asks for is the metric.
 fn checked(index: usize, plan: &Plan, setting: Setting) -> Result<Program> {
-    let program = plan
-        .check(setting)
-        .map_err(|error| anyhow::anyhow!("sweep: plan {index}: {error:#}"))?;
+    let program =
+        plan.check(setting).map_err(|error| anyhow::anyhow!("sweep: plan {index}: {error:#}"))?;
     ensure!(
         !program.records() && !program.needs_grad() && program.logits_at.is_none(),
         "sweep: plan {index} ({plan:?}) asks for more than the metric: a sweep records nothing, use Model::run"
@@ -168,9 +165,8 @@ fn checked(index: usize, plan: &Plan, setting: Setting) -> Result<Program> {
 
 /// A plan that needs scores or pattern makes all plans run that way: one arithmetic a comparison.
 fn one_attention(plans: &[Plan], programs: &[Program]) -> Result<Attention> {
-    let forced = |wanted: Attention| {
-        plans.iter().position(|plan| plan.forced_attention() == Some(wanted))
-    };
+    let forced =
+        |wanted: Attention| plans.iter().position(|plan| plan.forced_attention() == Some(wanted));
     let needed = programs.iter().position(|program| program.attention == Attention::Eager);
     if let (Some(fused), Some(eager)) = (forced(Attention::Fused), needed) {
         bail!(
@@ -225,13 +221,8 @@ fn grid(found: &[Option<Vec<f64>>], tokens: &Tokens, metric: &Metric) -> Result<
     let grid = Grid::from_array(values, &[Axis::Plan, Axis::Batch], metric.unit())?
         .name(&format!("{metric:?} under each plan"));
     if gone.iter().any(|gone| *gone) {
-        return grid.missing(ndarray::Array2::from_shape_vec((found.len(), batch), gone)?.into_dyn());
+        return grid
+            .missing(ndarray::Array2::from_shape_vec((found.len(), batch), gone)?.into_dyn());
     }
     Ok(grid)
-}
-
-impl fmt::Display for Sweep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} plans on {} prompts", self.done, self.base.len())
-    }
 }
