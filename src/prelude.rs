@@ -2,9 +2,10 @@
 //! standard one keeps its meaning.
 
 pub use crate::analysis::{
-    Direction, Motif, ablation_curve, attention_pattern, attention_patterns, attribution,
-    attribution_sites, head_attribution, head_scores, lens, lens_top, logit_lens, pca,
-    random_heads, repeated_tokens, repeated_tokens_of, resid_cosines, resid_norms, top_heads,
+    AttributionPatching, Baseline, Direction, Motif, ablation_curve, attention_pattern,
+    attention_patterns, attribution, attribution_sites, gradient_times_input, head_attribution,
+    head_scores, integrated_gradients, lens, lens_top, logit_lens, pca, random_heads,
+    repeated_tokens, repeated_tokens_of, resid_cosines, resid_norms, top_heads,
 };
 pub use crate::figure::{Figure, attention, bars, heatmap, lines, scatter};
 pub use crate::grid::Grid;

@@ -6,6 +6,7 @@ mod figures;
 mod freeze;
 mod fuzz;
 mod golden;
+mod gradients;
 mod grid;
 mod induction_model;
 mod interventions;

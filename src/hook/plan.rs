@@ -165,9 +165,10 @@ impl Plan {
             !self.cache.is_empty(),
             "gradients: no site is cached; gradients are recorded at the cached sites"
         );
+        let same = |at| metric.position().cloned().map(Positions::One).as_ref() == Some(at);
         ensure!(
-            self.logits_at.is_none(),
-            "gradients: not together with logits_at; the metric picks its position"
+            self.logits_at.as_ref().is_none_or(same),
+            "gradients: not together with logits_at at another position than the metric's"
         );
         metric
             .check(setting.tokens, setting.config.d_vocab)

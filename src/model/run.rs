@@ -91,7 +91,11 @@ impl Model {
         let (cache, attention, notes) = (cache.sealed()?, program.attention, program.notes.clone());
         let mut run = Run { logits, cache, gradients: None, fired, attention, notes };
         if let Some(metric) = &program.gradients {
-            let total = metric.of(&run.logits, tokens)?.sum(None);
+            let values = match program.logits_at {
+                Some(_) => metric.of_row(&run.logits.squeeze_dim(1))?, // at its own position
+                None => metric.of(&run.logits, tokens)?,
+            };
+            let total = values.sum(None);
             run.gradients = Some(gradients(&total, &run.cache, program.differentiable)?);
         }
         if !program.differentiable && program.gradients.is_some() {

@@ -1,0 +1,234 @@
+//! Attribution patching: what activation patching would do, estimated by one gradient.
+//!
+//! Nanda 2022, "Attribution Patching", <https://www.neelnanda.io/mechanistic-interpretability/attribution-patching>;
+//! Kramár et al. 2024, "AtP*", <https://arxiv.org/abs/2403.00745> (the QK fix);
+//! Jafari et al. 2025, "RelP", <https://arxiv.org/abs/2508.21258>.
+//!
+//! The effect of patching an activation is, to first order, its change times the gradient of the
+//! metric in the run that receives it: two forward passes and one backward pass for all cells at
+//! once. It is exact where the rest of the model is linear, and fails where it bends: saturated
+//! attention has no gradient although patching its query moves everything, and norms divide. The
+//! QK fix mends the former, RelP the latter; [`compare`](crate::Estimates::compare) says how far
+//! an estimate can be trusted.
+
+use anyhow::{Result, ensure};
+use tch::Tensor;
+
+use super::qk;
+use super::{check_axes, labels, looking_at, noted, same_lengths, sum_to, value};
+use crate::analysis::direction::Direction;
+use crate::analysis::frame;
+use crate::grid::Grid;
+use crate::hook::cache::Cache;
+use crate::hook::freeze::Freeze;
+use crate::hook::metric::Metric;
+use crate::hook::plan::{Attention, Plan, exists};
+use crate::hook::site::{Axis, Point, Site};
+use crate::hook::sites::Sites;
+use crate::model::Model;
+use crate::text::Tokens;
+
+/// What to estimate: the metric, the direction of the patch, the places.
+///
+/// ```no_run
+/// use thalweg::{AttributionPatching, Axis, Direction, Metric, Model, Point};
+/// let model = Model::load("data/models/tiny-world")?;
+/// let clean = model.tokens("When Mary and John went to the store , John gave a drink to")?;
+/// let corrupt = model.tokens("When Mary and John went to the store , Mary gave a drink to")?;
+/// let metric = Metric::logit_diff(model.token("Mary")?, model.token("John")?);
+/// let estimates = AttributionPatching::new(&metric, Direction::Denoise)
+///     .points([Point::Z, Point::ResidPre])
+///     .run(&model, &clean, &corrupt)?;
+/// let heads = estimates.grid(Point::Z, &[Axis::Head])?;
+/// assert_eq!(heads.axes.len(), 2); // Layer, Head
+/// let stream = estimates.grid(Point::ResidPre, &[Axis::Pos])?;
+/// assert_eq!(stream.axes[1].axis, Axis::Pos);
+/// # thalweg::anyhow::Ok(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct AttributionPatching {
+    metric: Metric,
+    direction: Direction,
+    sites: Sites,
+    frozen: Vec<Freeze>,
+    qk_fix: bool,
+}
+
+impl AttributionPatching {
+    /// Estimates of the change of `metric` when the receiving run is patched.
+    pub fn new(metric: &Metric, direction: Direction) -> Self {
+        AttributionPatching {
+            metric: metric.clone(),
+            direction,
+            sites: Sites::default(),
+            frozen: Vec::new(),
+            qk_fix: false,
+        }
+    }
+
+    /// The places to be patched: a [`Point`], a [`Site`], a list of either.
+    pub fn points(mut self, sites: impl Into<Sites>) -> Self {
+        self.sites = vec![self.sites, sites.into()].into();
+        self
+    }
+
+    /// Takes the gradient with a part frozen at the receiving run's values: `Freeze::RelP` for
+    /// RelP's estimates. The notes of the [`Estimates`] say what it is blind to.
+    pub fn freeze(mut self, what: Freeze) -> Self {
+        self.frozen.push(what);
+        self
+    }
+
+    /// For queries and keys, computes the pattern that patching would give and multiplies its
+    /// change with the gradient at the pattern, so that saturated softmax hides nothing. Each cell
+    /// is a query or key patched alone; attention runs step by step.
+    pub fn qk_fix(mut self) -> Self {
+        self.qk_fix = true;
+        self
+    }
+
+    /// Two forward passes, one of them with its backward pass. Clean and corrupt prompts must agree
+    /// in length, row by row.
+    pub fn run(&self, model: &Model, clean: &Tokens, corrupt: &Tokens) -> Result<Estimates> {
+        same_lengths(clean, corrupt)?;
+        ensure!(
+            !self.sites.is_empty(),
+            "attribution patching: no place named: expected .points(Point::Z) or others"
+        );
+        let mut sites = self.sites.resolve(model.config().n_layers);
+        let blind = |what: &Freeze| !matches!(what, Freeze::Norm | Freeze::Gate);
+        if self.qk_fix {
+            ensure!(
+                !self.frozen.iter().any(blind),
+                "qk_fix: not with a frozen pattern, whose gradient is 0"
+            );
+            sites.extend(qk::needed(&sites));
+        }
+        sites.sort();
+        sites.dedup();
+        let (source, receiver) = self.direction.order(clean, corrupt);
+        let plan = looking_at(Plan::new().cache(sites.clone()), &self.metric, &sites);
+        let watched = |site: &Site| matches!(site.point(), Some(Point::Scores | Point::Pattern));
+        let plan = match sites.iter().any(watched) || self.frozen.iter().any(blind) {
+            true => plan.attention(Attention::Eager),
+            false => plan,
+        };
+        let from = model.run(source, &plan)?;
+        let plan = self.frozen.iter().fold(plan, |plan, what| plan.freeze_own(*what));
+        let to = model.run(receiver, &plan.gradients(self.metric.clone()))?;
+        let values = [(&from, source), (&to, receiver)];
+        let [before, after] = values.map(|(run, tokens)| value(&self.metric, run, tokens));
+        Ok(Estimates {
+            model: model.clone(),
+            settings: self.clone(),
+            source_metric: Vec::try_from(before?)?,
+            receiver_metric: Vec::try_from(after?)?,
+            source: from.cache,
+            receiver: to.cache,
+            gradients: to.gradients.unwrap_or_else(|| Cache::new(receiver, 0)),
+            notes: to.notes,
+        })
+    }
+}
+
+/// What [`AttributionPatching`] found: the source's and the receiver's activations and the
+/// receiver's gradients, to be summed to any cells.
+#[derive(Debug, Clone)]
+pub struct Estimates {
+    pub(super) model: Model,
+    pub(super) settings: AttributionPatching,
+    pub(super) source: Cache,
+    pub(super) receiver: Cache,
+    pub(super) gradients: Cache,
+    /// The metric of the run that patches come from, one number a prompt.
+    pub source_metric: Vec<f64>,
+    /// The metric of the run that receives them.
+    pub receiver_metric: Vec<f64>,
+    /// What the reader of the numbers should know: what frozen parts are blind to.
+    pub notes: Vec<String>,
+}
+
+impl Estimates {
+    /// The estimated change of the metric for each layer and each entry of the axes in `by`, summed
+    /// over the others: `[Layer, ..by]`, or `[Batch, Layer, ..by]` for several prompts. `Layer` may
+    /// be named in `by` and always comes first.
+    ///
+    /// Cells of padding and of keys after their query are missing.
+    pub fn grid(&self, point: Point, by: &[Axis]) -> Result<Grid> {
+        let by: Vec<Axis> = by.iter().copied().filter(|axis| *axis != Axis::Layer).collect();
+        let n_layers = self.model.config().n_layers;
+        let layers = (0..n_layers).map(|layer| self.cells(point.at(layer), &by));
+        let values = Tensor::stack(&layers.collect::<Result<Vec<_>>>()?, 1);
+        self.labelled(point.at(0), point.name(), &values, &[&[Axis::Layer], &by[..]].concat())
+    }
+
+    /// The same at one site, without the axis `Layer`.
+    pub fn at(&self, site: Site, by: &[Axis]) -> Result<Grid> {
+        self.labelled(site, &site.to_string(), &self.cells(site, by)?, by)
+    }
+
+    /// `[Batch, ..by]`, f64.
+    fn cells(&self, site: Site, by: &[Axis]) -> Result<Tensor> {
+        let fixed = match site.point() {
+            Some(Point::Q | Point::RotQ) => Some((qk::queries as qk::Fix, Axis::Head)),
+            Some(Point::K | Point::RotK) => Some((qk::keys as qk::Fix, Axis::KvHead)),
+            _ => None,
+        };
+        let _guard = tch::no_grad_guard();
+        if let (true, Some((fix, head))) = (self.settings.qk_fix, fixed) {
+            let have = [Axis::Pos, head];
+            check_axes(by, site, &have)?;
+            let layer = site.layer().unwrap_or(0);
+            return Ok(sum_to(&fix(self, layer)?, &have, by));
+        }
+        let have = &site.axes()[1..];
+        check_axes(by, site, have)?;
+        let [to, gradient] = [&self.receiver, &self.gradients].map(|cache| cache.get(site));
+        let difference = self.source.get(site)? - to?;
+        let difference = match site.point() {
+            Some(Point::Scores) => {
+                // -inf less -inf: pairs that do not exist do not change.
+                let absent = exists(self.receiver.tokens(), difference.device()).logical_not();
+                difference.masked_fill(&absent, 0.0)
+            }
+            _ => difference,
+        };
+        Ok(sum_to(&(difference * gradient?), have, by))
+    }
+
+    fn labelled(&self, site: Site, name: &str, values: &Tensor, axes: &[Axis]) -> Result<Grid> {
+        let tokens = self.receiver.tokens();
+        let size = values.size();
+        let named = axes.iter().zip(&size[1..]);
+        let named = named.map(|(axis, len)| (*axis, labels(&self.model, tokens, *axis, *len)));
+        let unit = self.settings.metric.unit();
+        let grid = frame::batched(&self.receiver, values, &named.collect::<Vec<_>>(), unit)?;
+        let grid = frame::hide(grid, tokens, 0)?;
+        let method = self.settings.method(site);
+        let grid = grid
+            .name(&format!("{method} of {name}"))
+            .note("direction", &self.settings.direction.to_string())
+            .note("method", &method)
+            .of_runs(self.source.origin().cloned());
+        Ok(noted(grid, &self.model, &self.settings.metric))
+    }
+}
+
+impl AttributionPatching {
+    /// In words, as titles and provenance say it.
+    fn method(&self, site: Site) -> String {
+        let in_qk = |point| matches!(point, Point::Q | Point::RotQ | Point::K | Point::RotK);
+        let fix = self.qk_fix && site.point().is_some_and(in_qk);
+        let frozen: Vec<String> = self.frozen.iter().map(Freeze::to_string).collect();
+        match (fix, frozen.is_empty()) {
+            (true, _) => "attribution patching with QK fix".to_owned(),
+            (false, true) => "attribution patching".to_owned(),
+            (false, false) if self.frozen == [Freeze::RelP] => "RelP".to_owned(),
+            _ => format!("attribution patching, frozen {}", frozen.join(", ")),
+        }
+    }
+
+    pub(super) fn metric(&self) -> &Metric {
+        &self.metric
+    }
+}

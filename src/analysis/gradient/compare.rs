@@ -1,0 +1,163 @@
+//! Estimates beside exact patching: how far can the gradient be trusted here?
+
+use std::fmt;
+
+use anyhow::{Result, ensure};
+use ndarray::{ArrayD, Dimension, IxDyn};
+
+use super::atp::Estimates;
+use crate::grid::{Cell, Grid};
+use crate::hook::intervention::Intervention;
+use crate::hook::plan::Plan;
+use crate::hook::site::{Axis, Point};
+use crate::index::Position;
+use crate::text::Tokens;
+
+/// An estimate and what it estimates, cell by cell.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Comparison {
+    /// The estimates.
+    pub estimate: Grid,
+    /// The exact values, same axes.
+    pub exact: Grid,
+    /// Pearson's correlation, -1..1: how near the two are to a line. NaN where either is constant.
+    pub pearson: f64,
+    /// Spearman's, of the ranks (ties share their mean rank): how alike the two are ordered.
+    pub spearman: f64,
+    /// Number of cells compared.
+    pub n: usize,
+}
+
+impl Comparison {
+    /// Compares two grids of the same axes, over the cells that exist in both.
+    ///
+    /// ```
+    /// use thalweg::{Axis, Comparison, Grid, ndarray::array};
+    /// let exact = Grid::from_array(array![1.0, 2.0, 3.0, 9.0], &[Axis::Pos], "nats")?;
+    /// let comparison = Comparison::of(&exact.map(f64::sqrt), &exact)?;
+    /// assert_eq!(comparison.spearman, 1.0);
+    /// assert!(comparison.pearson < 1.0);
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn of(estimate: &Grid, exact: &Grid) -> Result<Comparison> {
+        ensure!(
+            estimate.axes == exact.axes,
+            "cannot compare {} with {}: axes and labels must be equal",
+            estimate.axes_text(),
+            exact.axes_text()
+        );
+        let both = estimate.present().filter(|(index, _)| exact.exists(index));
+        let pairs = both.map(|(index, value)| (value, exact.values[IxDyn(&index)]));
+        let (a, b): (Vec<f64>, Vec<f64>) = pairs.unzip();
+        ensure!(a.len() > 1, "cannot compare {} cells: expected two at least", a.len());
+        Ok(Comparison {
+            pearson: pearson(&a, &b),
+            spearman: pearson(&ranks(&a), &ranks(&b)),
+            n: a.len(),
+            estimate: estimate.clone(),
+            exact: exact.clone(),
+        })
+    }
+
+    /// Every cell by its exact value, largest magnitude first, with its estimate beside it.
+    pub fn ranked(&self) -> Vec<(Cell, f64)> {
+        let cells = self.exact.ranked().into_iter();
+        let beside = |cell: Cell| {
+            let estimate = self.estimate.values[IxDyn(&cell.index)];
+            (cell, estimate)
+        };
+        cells.map(beside).collect()
+    }
+
+    /// Both in one grid, `Series` outermost: "estimate", "exact".
+    pub fn grid(&self) -> Result<Grid> {
+        Grid::stack(Axis::Series, &[("estimate", &self.estimate), ("exact", &self.exact)])
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cells: Pearson {:.3}, Spearman {:.3}", self.n, self.pearson, self.spearman)
+    }
+}
+
+/// Pearson's correlation.
+fn pearson(a: &[f64], b: &[f64]) -> f64 {
+    let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
+    let (ma, mb) = (mean(a), mean(b));
+    let product = |x: &[f64], mx: f64, y: &[f64], my: f64| -> f64 {
+        x.iter().zip(y).map(|(x, y)| (x - mx) * (y - my)).sum()
+    };
+    product(a, ma, b, mb) / (product(a, ma, a, ma) * product(b, mb, b, mb)).sqrt()
+}
+
+/// Ranks from 0; equal values share the mean of theirs.
+fn ranks(x: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..x.len()).collect();
+    order.sort_by(|a, b| x[*a].total_cmp(&x[*b]));
+    let mut ranks = vec![0.0; x.len()];
+    for same in order.chunk_by(|a, b| x[*a] == x[*b]) {
+        let first = order.iter().position(|i| *i == same[0]).unwrap_or(0);
+        let mean = first as f64 + (same.len() - 1) as f64 / 2.0;
+        same.iter().for_each(|i| ranks[*i] = mean);
+    }
+    ranks
+}
+
+impl Estimates {
+    /// The exact effect of patching each cell of [`grid`](Self::grid), the metric less that of the
+    /// receiving run, and how well the estimates agree with it: one run of the model a cell.
+    pub fn compare(&self, point: Point, by: &[Axis]) -> Result<Comparison> {
+        let estimate = self.grid(point, by)?;
+        let tokens = self.receiver.tokens();
+        let first = usize::from(tokens.batch() > 1); // one prompt has no axis of prompts
+        let axes: Vec<Axis> = estimate.axes[first..].iter().map(|named| named.axis).collect();
+        let index = |row: usize, cell: &[usize]| [&[row][..], cell].concat()[1 - first..].to_vec();
+        let exists =
+            |cell: &Vec<usize>| (0..tokens.batch()).any(|row| estimate.exists(&index(row, cell)));
+        let all = ndarray::indices(&estimate.shape()[first..]).into_iter();
+        let cells: Vec<Vec<usize>> = all.map(|cell| cell.slice().to_vec()).filter(exists).collect();
+        let patch = Intervention::patch(&self.source);
+        let plan = |cell: &Vec<usize>| {
+            let patch = narrowed(patch.clone(), &axes[1..], &cell[1..], tokens);
+            Plan::new().intervene(point.at(cell[0]), patch)
+        };
+        let plans: Vec<Plan> = cells.iter().map(plan).collect();
+        let sweep = self.model.sweep(tokens, &plans, self.settings.metric())?;
+        let mut values = ArrayD::from_elem(estimate.shape(), f64::NAN);
+        for (number, cell) in cells.iter().enumerate() {
+            for (row, base) in sweep.base.iter().enumerate() {
+                values[IxDyn(&index(row, cell))] = sweep.values.values[[number, row]] - base;
+            }
+        }
+        let name = format!("patching of {}", point.name());
+        let mut exact = estimate.clone().name(&name).note("method", "patching");
+        exact.values = values;
+        Comparison::of(&estimate, &exact)
+    }
+}
+
+/// A patch of one cell; a column of positions is where each row has it, and rows without it stay
+/// as they are.
+fn narrowed(patch: Intervention, axes: &[Axis], cell: &[usize], tokens: &Tokens) -> Intervention {
+    let mut rows: Vec<i64> = (0..tokens.batch() as i64).collect();
+    let mut narrow = |patch: Intervention, (axis, at): (&Axis, &usize)| {
+        let own = |row: usize| *at as i64 - tokens.padding(row) as i64;
+        let places = Position::PerRow((0..tokens.batch()).map(|row| own(row).max(0)).collect());
+        let patch = match axis {
+            Axis::Pos => patch.pos(places),
+            Axis::Query => patch.query(places),
+            Axis::Key => patch.key(places),
+            Axis::Head => return patch.head(*at),
+            Axis::KvHead => return patch.kv_head(*at),
+            Axis::DMlp => return patch.neuron(*at),
+            Axis::DModel | Axis::DHead | Axis::Vocab => return patch.dim(*at),
+            _ => return patch,
+        };
+        rows.retain(|row| own(*row as usize) >= 0);
+        patch
+    };
+    let patch = axes.iter().zip(cell).fold(patch, &mut narrow);
+    if rows.len() == tokens.batch() { patch } else { patch.batch(rows) }
+}

@@ -1,0 +1,213 @@
+//! Which input tokens matter: gradient times input, and integrated gradients.
+//!
+//! Sundararajan, Taly & Yan 2017, "Axiomatic Attribution for Deep Networks",
+//! <https://arxiv.org/abs/1703.01365>.
+//!
+//! A gradient says what a small change would do, and is 0 where the model has saturated. Integrated
+//! gradients add it up along the straight line from a baseline to the prompt, so that the parts
+//! must add up to the whole difference of the metric: how far they miss it is their error, and is
+//! reported. What they say depends on the baseline; a corrupted prompt asks the sharpest question.
+
+use anyhow::{Context, Result, ensure};
+use tch::{Kind, Tensor};
+
+use super::{labels, noted, same_lengths, sum_to, value};
+use crate::analysis::frame;
+use crate::grid::Grid;
+use crate::hook::cache::Cache;
+use crate::hook::freeze::Freeze;
+use crate::hook::intervention::Intervention;
+use crate::hook::metric::Metric;
+use crate::hook::plan::Plan;
+use crate::hook::site::{Axis, Site};
+use crate::model::{Model, W};
+use crate::text::Tokens;
+
+/// Steps that integrated gradients begin with, and those they give up at.
+const STEPS: (usize, usize) = (16, 2048);
+/// Completeness error they aim at, as a share of the metric's difference.
+const GOOD_ENOUGH: f64 = 0.01;
+
+/// Gradient of the metric times embedding, summed over each token's dimensions: `[Pos]`, or
+/// `[Batch, Pos]` for several prompts, in the metric's unit.
+///
+/// With `Some(Freeze::Linear)` or `Some(Freeze::RelP)` the tokens add up to a logit exactly (less
+/// the biases' share, where the model has any); without, they need not add up to anything.
+pub fn gradient_times_input(
+    model: &Model,
+    tokens: &Tokens,
+    metric: &Metric,
+    freeze: Option<Freeze>,
+) -> Result<Grid> {
+    let plan = Plan::new().cache(Site::Embed).gradients(metric.clone());
+    let plan = freeze.into_iter().fold(plan, Plan::freeze_own);
+    let run = model.run(tokens, &plan)?;
+    let gradients = run.gradients.context("the plan asks for gradients")?;
+    let products = gradients.get(Site::Embed)? * run.cache.get(Site::Embed)?;
+    let name = match freeze {
+        None => "gradient x input".to_owned(),
+        Some(what) => format!("gradient x input, frozen {what}"),
+    };
+    Ok(by_token(model, &run.cache, &products, metric)?.name(&name))
+}
+
+/// Where integrated gradients begin.
+#[derive(Debug, Clone)]
+pub enum Baseline {
+    /// The embeddings of another prompt, of the same length: what makes the two differ?
+    Prompt(Tokens),
+    /// At every position the mean of all embeddings: what does the prompt add to knowing nothing?
+    MeanEmbedding,
+}
+
+impl From<&Tokens> for Baseline {
+    fn from(tokens: &Tokens) -> Self {
+        Baseline::Prompt(tokens.clone())
+    }
+}
+
+/// Integrated gradients, and how complete they are.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Integrated {
+    /// Each token's share of the metric's difference: `[Pos]`, or `[Batch, Pos]`.
+    pub tokens: Grid,
+    /// The metric of the prompts less that of the baseline, one number a prompt.
+    pub difference: Vec<f64>,
+    /// `|sum of the shares - difference| / |difference|`, the largest of all prompts. Above 0.01 the
+    /// shares should not be trusted.
+    pub completeness_error: f64,
+    /// Gradients taken along the line.
+    pub steps: usize,
+}
+
+/// Integrated gradients of the metric in the embeddings, by the midpoint rule; steps are doubled
+/// until the completeness error is below 1 %, up to 2048.
+///
+/// ```no_run
+/// use thalweg::{Metric, Model, integrated_gradients};
+/// let model = Model::load("data/models/tiny-world")?;
+/// let clean = model.tokens("When Mary and John went to the store , John gave a drink to")?;
+/// let corrupt = model.tokens("When Mary and John went to the store , Mary gave a drink to")?;
+/// let metric = Metric::logit_diff(model.token("Mary")?, model.token("John")?);
+/// let shares = integrated_gradients(&model, &clean, &metric, &corrupt)?;
+/// assert!(shares.completeness_error < 0.01);
+/// assert!((shares.tokens.values.sum() - shares.difference[0]).abs() < 0.01 * shares.difference[0].abs());
+/// # thalweg::anyhow::Ok(())
+/// ```
+pub fn integrated_gradients(
+    model: &Model,
+    tokens: &Tokens,
+    metric: &Metric,
+    baseline: impl Into<Baseline>,
+) -> Result<Integrated> {
+    let line = Line::new(model, tokens, metric, &baseline.into())?;
+    let mut steps = STEPS.0;
+    loop {
+        let shares = line.integrate(&midpoints(steps))?;
+        let completeness_error = line.error(&by_row(&shares))?;
+        if completeness_error < GOOD_ENOUGH || steps >= STEPS.1 {
+            let grid = by_token(model, &line.origin, &shares, metric)?;
+            let grid = grid
+                .name("integrated gradients")
+                .note("steps", &steps.to_string())
+                .note("completeness error", &format!("{completeness_error:.2e}"));
+            let difference = Vec::try_from(&line.difference)?;
+            return Ok(Integrated { tokens: grid, difference, completeness_error, steps });
+        }
+        steps *= 2;
+    }
+}
+
+/// Middles of `n` equal pieces of 0..1.
+pub(super) fn midpoints(n: usize) -> Vec<f64> {
+    (0..n).map(|i| (i as f64 + 0.5) / n as f64).collect()
+}
+
+/// `[Batch, ..]` summed to `[Batch]`, f64.
+pub(super) fn by_row(x: &Tensor) -> Tensor {
+    x.flatten(1, -1).sum_dim_intlist([1i64].as_slice(), false, Kind::Double)
+}
+
+/// The straight line between two embeddings of the same prompts.
+struct Line<'a> {
+    model: &'a Model,
+    tokens: &'a Tokens,
+    metric: &'a Metric,
+    /// Embeddings at the baseline, and from there to the prompts: `[Batch, Pos, DModel]`.
+    from: Tensor,
+    across: Tensor,
+    /// Metric at the prompts less that at the baseline, `[Batch]`.
+    difference: Tensor,
+    /// Of the prompts' own run.
+    origin: Cache,
+}
+
+impl<'a> Line<'a> {
+    fn new(
+        model: &'a Model,
+        tokens: &'a Tokens,
+        metric: &'a Metric,
+        baseline: &Baseline,
+    ) -> Result<Self> {
+        let run = model.run(tokens, &Plan::new().cache(Site::Embed))?;
+        let to = run.cache.get(Site::Embed)?;
+        let from = match baseline {
+            Baseline::Prompt(other) => {
+                same_lengths(tokens, other)?;
+                model.embed(other)?
+            }
+            Baseline::MeanEmbedding => {
+                let mean = model.weight(W::E, 0)?.mean_dim([0i64].as_slice(), false, Kind::Double);
+                mean.to_kind(to.kind()).expand_as(&to).contiguous()
+            }
+        };
+        let start = Plan::new().intervene(Site::Embed, Intervention::set(&from));
+        let start = value(metric, &model.run(tokens, &start)?, tokens)?;
+        let difference = value(metric, &run, tokens)? - start;
+        let across = to - &from;
+        Ok(Line { model, tokens, metric, from, across, difference, origin: run.cache })
+    }
+
+    /// Mean gradient at these shares of the way, times the way: `[Batch, Pos, DModel]`, f64.
+    fn integrate(&self, shares: &[f64]) -> Result<Tensor> {
+        let mut total = self.across.zeros_like().to_kind(Kind::Double);
+        for share in shares {
+            let here = &self.from + &self.across * *share;
+            let plan = Plan::new().intervene(Site::Embed, Intervention::set(&here));
+            let plan = plan.cache(Site::Embed).gradients(self.metric.clone());
+            let gradients = self.model.run(self.tokens, &plan)?.gradients;
+            total += gradients.context("the plan asks for gradients")?.get(Site::Embed)?;
+        }
+        Ok(total * &self.across / shares.len() as f64)
+    }
+
+    fn error(&self, sums: &Tensor) -> Result<f64> {
+        completeness_error(sums, &self.difference)
+    }
+}
+
+/// `|sum - difference| / |difference|`, the largest of all rows; 0 where both are 0.
+pub(super) fn completeness_error(sums: &Tensor, difference: &Tensor) -> Result<f64> {
+    let [sums, difference] = [sums, difference].map(|x| Vec::<f64>::try_from(x));
+    let (sums, difference) = (sums?, difference?);
+    let mut largest: f64 = 0.0;
+    for (sum, whole) in sums.iter().zip(&difference) {
+        ensure!(
+            sum.is_finite() && whole.is_finite(),
+            "the gradient or the metric is not finite along the way: {sum}, {whole}"
+        );
+        let off = (sum - whole).abs();
+        largest = largest.max(if off == 0.0 { 0.0 } else { off / whole.abs() });
+    }
+    Ok(largest)
+}
+
+/// `[Batch, Pos, DModel]` as a grid by token.
+fn by_token(model: &Model, cache: &Cache, shares: &Tensor, metric: &Metric) -> Result<Grid> {
+    let tokens = cache.tokens();
+    let values = sum_to(shares, &[Axis::Pos, Axis::DModel], &[Axis::Pos]);
+    let named = [(Axis::Pos, labels(model, tokens, Axis::Pos, tokens.width() as i64))];
+    let grid = frame::batched(cache, &values, &named, metric.unit())?;
+    Ok(noted(frame::hide(grid, tokens, 0)?, model, metric))
+}
