@@ -120,6 +120,15 @@ impl Origin {
         Origin { record: Arc::new(record), weights: None }
     }
 
+    /// The same run without its prompts, for what is made of any number of them.
+    pub(crate) fn without_prompts(&self) -> Self {
+        let mut record = (*self.record).clone();
+        record.ids.clear();
+        record.pieces.clear();
+        record.notes.push("the prompts were not kept".to_owned());
+        Origin { record: Arc::new(record), weights: self.weights.clone() }
+    }
+
     pub(crate) fn record(&self) -> Record {
         let mut record = (*self.record).clone();
         if let Some(weights) = &self.weights {

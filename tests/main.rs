@@ -20,6 +20,7 @@ mod prompts;
 mod provenance;
 mod run;
 mod signatures;
+mod statistics;
 mod support;
 mod sweep;
 mod tidy;

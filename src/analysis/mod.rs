@@ -13,6 +13,7 @@ mod gradient;
 mod heads;
 mod lens;
 mod pca;
+mod statistics;
 mod stream;
 
 pub use ablation::{ablation_curve, random_heads};
@@ -24,4 +25,5 @@ pub use gradient::{gradient_times_input, integrated_gradients};
 pub use heads::{Motif, head_scores, repeated_tokens, repeated_tokens_of, top_heads};
 pub use lens::{LensTop, lens, lens_at, lens_entropy, lens_kl, lens_top, logit_lens};
 pub use pca::{Pca, pca, pca_from, pca_of};
+pub use statistics::{Maximum, Statistics, statistics};
 pub use stream::{resid_cosines, resid_norms, resid_updates, with_first};

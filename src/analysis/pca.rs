@@ -50,7 +50,9 @@ impl Clone for Pca {
 impl fmt::Debug for Pca {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shares = self.explained.values.iter().map(|share| format!("{:.1} %", 100.0 * share));
-        let (points, d) = (self.scores.shape()[0], self.mean.size()[0]);
+        let rows = self.scores.shape()[0].to_string();
+        let points = self.scores.provenance.get("points").unwrap_or(&rows);
+        let d = self.mean.size()[0];
         let shares = shares.collect::<Vec<_>>().join(", ");
         write!(f, "{}: {points} points in {d} dimensions, {shares} of variance", self.scores.name)
     }
@@ -118,16 +120,34 @@ pub fn pca_of(x: &Tensor, k: usize) -> Result<Pca> {
     fit(x, k).map_err(|error| anyhow::anyhow!("pca: {error}"))
 }
 
-fn fit(x: &Tensor, k: usize) -> Result<Pca> {
-    let &[n, d] = x.size().as_slice() else {
-        anyhow::bail!("the data are {:?}, expected [points, dimensions]", x.size())
-    };
+/// The first `k` principal components of `n` points known by their mean `[D]` and unbiased
+/// covariance `[D, D]`; the scores have no rows.
+pub(super) fn pca_of_covariance(mean: &Tensor, cov: &Tensor, n: i64, k: usize) -> Result<Pca> {
+    let d = cov.size()[0];
+    check_components(n, d, k)?;
+    ensure!(bool::try_from(cov.isfinite().all())?, "the data hold a non-finite number");
+    let total = cov.trace().double_value(&[]);
+    ensure!(total > 0.0, "all {n} points are equal, so no direction has variance");
+    let (variance, components) = first_axes(eigen(cov)?, k as i64);
+    let none = Tensor::zeros([0, k as i64], (Kind::Double, cov.device()));
+    finish(&none, variance, components, mean.shallow_clone(), (n, total))
+}
+
+fn check_components(n: i64, d: i64, k: usize) -> Result<()> {
     ensure!(n > 1, "{n} points, expected at least 2");
     let most = d.min(n - 1);
     ensure!(
         k > 0 && k as i64 <= most,
         "{k} components of {n} points in {d} dimensions, expected 1 to {most}"
     );
+    Ok(())
+}
+
+fn fit(x: &Tensor, k: usize) -> Result<Pca> {
+    let &[n, d] = x.size().as_slice() else {
+        anyhow::bail!("the data are {:?}, expected [points, dimensions]", x.size())
+    };
+    check_components(n, d, k)?;
     let x = x.detach().to_kind(Kind::Double);
     ensure!(bool::try_from(x.isfinite().all())?, "the data hold a non-finite number");
     let mean = x.mean_dim([0i64].as_slice(), false, None);
@@ -136,13 +156,24 @@ fn fit(x: &Tensor, k: usize) -> Result<Pca> {
     ensure!(total > 0.0, "all {n} points are equal, so no direction has variance");
     let (variance, components) = axes_of_variance(&centred, k as i64)?;
     let scores = centred.matmul(&components.tr());
+    finish(&scores, variance, components, mean, (n, total))
+}
+
+/// Puts together what was found, with the number of points and their total variance.
+fn finish(
+    scores: &Tensor,
+    variance: Tensor,
+    components: Tensor,
+    mean: Tensor,
+    (n, total): (i64, f64),
+) -> Result<Pca> {
     let shares = Vec::<f64>::try_from(&variance / total)?;
     let names: Vec<String> = shares
         .iter()
         .enumerate()
         .map(|(i, share)| format!("PC{} ({:.1} %)", i + 1, 100.0 * share))
         .collect();
-    let scores = Grid::of(&scores, &[Axis::Series, Axis::Pc], "activation")?
+    let scores = Grid::of(scores, &[Axis::Series, Axis::Pc], "activation")?
         .relabel(Axis::Pc, &names)?
         .name("PCA")
         .note("points", &n.to_string())
@@ -162,16 +193,25 @@ fn fit(x: &Tensor, k: usize) -> Result<Pca> {
 /// Variance along, and direction of, the `k` components of centred rows: `[k]`, `[k, D]`.
 fn axes_of_variance(centred: &Tensor, k: i64) -> Result<(Tensor, Tensor)> {
     let (n, d) = (centred.size()[0], centred.size()[1]);
-    let (variance, components) = if n < d {
+    let all = if n < d {
         let (_, singular, directions) = centred.f_svd(true, true)?;
         (singular.square() / (n - 1) as f64, directions.tr())
     } else {
-        let covariance = centred.tr().matmul(centred) / (n - 1) as f64;
-        let (values, vectors) = covariance.f_linalg_eigh("L")?; // ascending
-        (values.flip([0i64]).clamp_min(0.0), vectors.tr().flip([0i64]))
+        eigen(&(centred.tr().matmul(centred) / (n - 1) as f64))?
     };
+    Ok(first_axes(all, k))
+}
+
+/// Variance along, and direction of, all components, largest first: `[D]`, `[D, D]`.
+fn eigen(covariance: &Tensor) -> Result<(Tensor, Tensor)> {
+    let (values, vectors) = covariance.f_linalg_eigh("L")?; // ascending
+    Ok((values.flip([0i64]).clamp_min(0.0), vectors.tr().flip([0i64])))
+}
+
+/// The first `k`, the largest loading of each positive.
+fn first_axes((variance, components): (Tensor, Tensor), k: i64) -> (Tensor, Tensor) {
     let components = components.narrow(0, 0, k);
     let largest = components.abs().argmax(1, true);
     let signs = components.gather(1, &largest, false).sign();
-    Ok((variance.narrow(0, 0, k), (components * signs).contiguous()))
+    (variance.narrow(0, 0, k), (components * signs).contiguous())
 }

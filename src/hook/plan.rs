@@ -155,7 +155,22 @@ impl Plan {
         self.gradients.is_some() || self.differentiable
     }
 
-    pub(super) fn records_nothing(&self) -> bool {
+    /// The cap, where one was set.
+    pub(crate) fn cap_bytes(&self) -> Option<u64> {
+        self.cap
+    }
+
+    /// Every site that an intervention names.
+    pub(crate) fn changed_sites(&self, n_layers: usize) -> Vec<Site> {
+        self.interventions.iter().flat_map(|(sites, _)| sites.resolve(n_layers)).collect()
+    }
+
+    /// Whether attention is forced to be computed step by step.
+    pub(crate) fn is_eager(&self) -> bool {
+        self.attention == Some(Attention::Eager)
+    }
+
+    pub(crate) fn records_nothing(&self) -> bool {
         self.cache.is_empty()
     }
 

@@ -1,0 +1,121 @@
+//! Runs prompts and adds their activations, a few at a time.
+
+use anyhow::{Result, ensure};
+
+use super::{PIECE, Statistics};
+use crate::config::Config;
+use crate::hook::plan::Plan;
+use crate::hook::site::{Axis, Point, Site};
+use crate::model::Model;
+use crate::text::Tokens;
+
+/// Runs every batch under `plan` and adds the activations to each of `list`; nothing else is kept.
+/// What the plan changes is changed in what is counted. Under [`Plan::cap`] a batch is run in parts,
+/// so that the statistics, the activations recorded and the pass itself stay within so many bytes
+/// beyond the model.
+///
+/// Batches come as `Result<Tokens>`, as `model.tokens(text)` and `model.batch(&texts)` give them.
+pub fn statistics(
+    model: &Model,
+    batches: impl IntoIterator<Item = Result<Tokens>>,
+    plan: &Plan,
+    list: &mut [Statistics],
+) -> Result<()> {
+    let plan = prepared(model, plan, list)?;
+    for (i, tokens) in batches.into_iter().enumerate() {
+        tokens
+            .and_then(|tokens| feed(model, &tokens, &plan, list))
+            .map_err(|error| anyhow::anyhow!("batch {i}: {error:#}"))?;
+    }
+    Ok(())
+}
+
+/// One batch, in parts where the plan's cap asks for it.
+fn feed(model: &Model, tokens: &Tokens, plan: &Plan, list: &mut [Statistics]) -> Result<()> {
+    let at_once = rows_at_once(model, tokens, plan, list)?;
+    let rows: Vec<usize> = (0..tokens.batch()).collect();
+    for part in rows.chunks(at_once) {
+        let cache = model.run(&tokens.rows(part)?, plan)?.cache;
+        list.iter_mut().try_for_each(|statistics| statistics.add(&cache))?;
+    }
+    Ok(())
+}
+
+/// The plan that records the sites, and computes no logits that nobody reads.
+fn prepared(model: &Model, plan: &Plan, list: &[Statistics]) -> Result<Plan> {
+    ensure!(!list.is_empty(), "statistics: none asked for: expected at least one");
+    ensure!(
+        plan.records_nothing(),
+        "statistics: the plan caches sites, which would be thrown away: leave cache(..) out"
+    );
+    let sites: Vec<Site> = list.iter().map(|statistics| statistics.site).collect();
+    for (site, statistics) in sites.iter().zip(list) {
+        let axes = site.axes();
+        ensure!(
+            axes.len() > 2 && axes[..2] == [Axis::Batch, Axis::Pos],
+            "statistics at {site}: its axes are {axes:?}, expected [Batch, Pos, ..]"
+        );
+        if let (Some(cap), true) = (plan.cap_bytes(), statistics.wants_covariance) {
+            let state = state_bytes(model.config(), statistics);
+            ensure!(
+                state <= cap,
+                "statistics at {site}: the covariance takes {state} bytes, the plan's cap is {cap}"
+            );
+        }
+    }
+    let whole = sites.contains(&Site::Logits) || changes_logits(model, plan);
+    let plan = plan.clone().cache(sites);
+    Ok(if whole { plan } else { plan.logits_at(-1) })
+}
+
+fn changes_logits(model: &Model, plan: &Plan) -> bool {
+    plan.changed_sites(model.config().n_layers).contains(&Site::Logits)
+}
+
+/// Rows of a batch that can be run together within the plan's cap.
+fn rows_at_once(model: &Model, tokens: &Tokens, plan: &Plan, list: &[Statistics]) -> Result<usize> {
+    let Some(cap) = plan.cap_bytes() else { return Ok(tokens.batch()) };
+    let config = model.config();
+    let state: u64 = list.iter().map(|statistics| state_bytes(config, statistics)).sum();
+    let longest = (0..tokens.batch()).max_by_key(|row| tokens.ids()[*row].len()).unwrap_or(0);
+    let one = tokens.row(longest)?;
+    let row = plan.bytes(config, &one, model.kind()) + pass_bytes(model, plan, one.width() as u64);
+    let left = cap.saturating_sub(state + 4 * PIECE as u64);
+    ensure!(
+        row <= left,
+        "statistics: row {longest} of {} tokens takes {row} bytes beside {state} of statistics, the plan's cap is {cap}",
+        one.width()
+    );
+    Ok((left / row.max(1)) as usize)
+}
+
+/// Bytes the statistics themselves take.
+fn state_bytes(config: &Config, statistics: &Statistics) -> u64 {
+    let entries = |axis: &Axis| match axis {
+        Axis::Head => config.n_heads,
+        Axis::KvHead => config.n_kv_heads,
+        Axis::DModel => config.d_model,
+        Axis::DHead => config.d_head,
+        Axis::DMlp => config.d_mlp,
+        Axis::Vocab => config.d_vocab,
+        _ => 1,
+    };
+    let d: u64 = statistics.site.axes()[2..].iter().map(|axis| entries(axis) as u64).product();
+    let products = if statistics.wants_covariance { d * d } else { 0 };
+    8 * (products + 2 * d + 3 * d * statistics.top as u64)
+}
+
+/// Bytes that a pass over one row of so many tokens works with, at most: the widest step of a
+/// block, attention's scores where they are computed, and the logits.
+fn pass_bytes(model: &Model, plan: &Plan, tokens: u64) -> u64 {
+    let (c, wide) = (model.config(), 8u64.min(2 * model.kind().elt_size_in_bytes() as u64).max(4));
+    let [d, f, v] = [c.d_model, c.d_mlp, c.d_vocab].map(|n| n as u64);
+    let heads = (c.n_heads + 2 * c.n_kv_heads) as u64 * c.d_head as u64;
+    let mut entries = tokens * (4 * d + (2 * heads).max(4 * f));
+    let in_attention = |site: &Site| matches!(site.point(), Some(Point::Scores | Point::Pattern));
+    if plan.is_eager() || plan.changed_sites(c.n_layers).iter().any(in_attention) {
+        entries += 4 * c.n_heads as u64 * tokens * tokens;
+    }
+    let logits = if changes_logits(model, plan) { 2 * tokens * v } else { 2 * v };
+    (entries + logits) * wide
+}
