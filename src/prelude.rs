@@ -2,10 +2,10 @@
 //! standard one keeps its meaning.
 
 pub use crate::analysis::{
-    AttributionPatching, Baseline, Direction, Motif, ablation_curve, attention_pattern,
+    AttributionPatching, Baseline, Direction, Motif, Statistics, ablation_curve, attention_pattern,
     attention_patterns, attribution, attribution_sites, gradient_times_input, head_attribution,
     head_scores, integrated_gradients, lens, lens_top, logit_lens, pca, random_heads,
-    repeated_tokens, repeated_tokens_of, resid_cosines, resid_norms, top_heads,
+    repeated_tokens, repeated_tokens_of, resid_cosines, resid_norms, statistics, top_heads,
 };
 pub use crate::figure::{Figure, attention, bars, heatmap, lines, scatter};
 pub use crate::grid::Grid;
@@ -19,5 +19,6 @@ pub use crate::hook::sites::Sites;
 pub use crate::index::Position;
 pub use crate::model::{Model, Run, Sweep, W};
 pub use crate::prompts::Prompts;
+pub use crate::record::Record;
 pub use crate::text::Tokens;
 pub use tch::{Device, Kind, Tensor};
