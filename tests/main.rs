@@ -15,6 +15,8 @@ mod loading;
 mod memory;
 mod narrowing;
 mod offload;
+mod patching;
+mod patching_golden;
 mod plan;
 mod prompts;
 mod provenance;

@@ -9,7 +9,8 @@ at every site. transformers itself is no float64 reference: its norm, rope and s
 kind. Two goldens a model: in `f32` the rope table takes transformers' own float32 steps, in `f64` it is float64 throughout;
 all else is float64 in both, stored as named. A site that repeats another's values is not stored twice: `same` in golden.json
 names the one that holds them. Last, data/models/tiny-world is loaded by transformers, tokenizer and all, and the logits of
-one prompt a task are kept: run the script again whenever that model changes.
+one prompt a task are kept: run the script again whenever that model changes. Activation patching is compared with
+TransformerLens' `patching` module, on one of the models: all of its functions, named as there.
 
 Origin: weights, tokens and activations are made by this script from random numbers; those of tiny-world come from that model
 and data/prompts. Licence: MIT OR Apache-2.0.
@@ -340,6 +341,39 @@ def make_shipped(out):
     return [dict(text=text, ids=row[keep].tolist()) for text, row, keep in zip(texts, ids, real)]
 
 
+PATCHED = "gqa-llama3"
+
+
+def make_patching(out):
+    """What every function of TransformerLens' patching module gives on two pairs of prompts: the mean logit difference.
+    Prompts and answers are stored beside it. The weights are as loaded, so that the metric is the model's own."""
+    from transformer_lens import patching
+
+    spec = next(spec for spec in MODELS if spec["name"] == PATCHED)
+    config, random = {**COMMON, **spec["config"]}, torch.Generator().manual_seed(200 + spec["seed"])
+    clean = torch.randint(3, config["vocab_size"], (2, 7), generator=random)
+    corrupt = clean.clone()
+    corrupt[0, 2], corrupt[1, 4], corrupt[1, 5] = 7, 11, 23
+    right, wrong = torch.randint(3, config["vocab_size"], (2, 2), generator=random)
+    rows = torch.arange(len(clean))
+    weights = read_weights(out / PATCHED)
+    model = lens_model(config, weights, torch.float64, False, clean.shape[1])
+
+    def metric(logits):
+        return (logits[rows, -1, right] - logits[rows, -1, wrong]).mean()
+
+    with torch.no_grad():
+        clean_logits, cache = model.run_with_cache(clean)
+        stored = {"clean": clean, "corrupt": corrupt, "right": right, "wrong": wrong,
+                  "clean_metric": metric(clean_logits), "corrupt_metric": metric(model(corrupt))}
+        names = sorted(name for name in vars(patching) if name.startswith("get_act_patch_"))
+        for name in names:
+            stored[name] = getattr(patching, name)(model, corrupt, cache, metric)
+    print(f"{PATCHED}\n  TransformerLens: {len(names)} functions of its patching module")
+    stored = {name: value.contiguous() for name, value in stored.items()}
+    save_file(stored, out / f"{PATCHED}.patching.safetensors", metadata=NOTE)
+
+
 def main():
     import safetensors, tokenizers, transformer_lens, transformers
 
@@ -347,6 +381,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch)
         entries, shipped = [make(spec, out) for spec in MODELS], make_shipped(out)
+        make_patching(out)
         versions = {m.__name__: m.__version__ for m in (torch, transformers, safetensors, tokenizers)}
         versions["transformer_lens"] = "3.5.1"
         write_json(out / "golden.json", {**ORIGIN, "versions": versions, "models": entries, "shipped": shipped})

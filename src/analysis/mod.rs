@@ -5,25 +5,37 @@
 //! takes one prompt out of a batch.
 
 mod ablation;
+mod ablation_grid;
 mod attention;
 mod attribution;
+mod causal_trace;
+mod cells;
 mod direction;
+mod effect;
 mod frame;
 mod gradient;
 mod heads;
+mod knockout;
 mod lens;
+mod patching;
+mod path_patching;
 mod pca;
 mod statistics;
 mod stream;
 
 pub use ablation::{ablation_curve, random_heads};
+pub use ablation_grid::{Ablation, ablation};
 pub use attention::{attention_pattern, attention_patterns};
 pub use attribution::{attribution, attribution_sites, head_attribution, neuron_attribution};
+pub use causal_trace::CausalTrace;
 pub use direction::Direction;
 pub use gradient::{AttributionPatching, Baseline, Comparison, Estimates, Integrated};
 pub use gradient::{gradient_times_input, integrated_gradients};
 pub use heads::{Motif, head_scores, repeated_tokens, repeated_tokens_of, top_heads};
+pub use knockout::attention_knockout;
 pub use lens::{LensTop, lens, lens_at, lens_entropy, lens_kl, lens_top, logit_lens};
+pub use patching::{Patching, patching};
+pub use path_patching::{PathRule, Receiver};
 pub use pca::{Pca, pca, pca_from, pca_of};
 pub use statistics::{Maximum, Statistics, statistics};
 pub use stream::{resid_cosines, resid_norms, resid_updates, with_first};
