@@ -272,6 +272,8 @@ fn labels_show_both_tokens_where_the_pair_differs() {
     assert_eq!(grid.labels(Axis::Pos).unwrap(), ["3", "1/8", "4", "1", "5"]);
     assert_eq!(pair.differences(), [[1]]);
     assert_eq!(grid.provenance["tokens differ at"], "[1]");
+    let runs: Vec<Vec<i64>> = grid.records().into_iter().flat_map(|run| run.ids).collect();
+    assert_eq!(runs, [corrupt.ids()[0].clone(), clean.ids()[0].clone()]);
     assert!(grid.code.unwrap().contains("Point::ResidPre.at({layer})"));
 }
 

@@ -116,8 +116,11 @@ pub fn ablation(
         !how.label.starts_with("projection") || !by.iter().any(|axis| Some(axis) == last),
         "ablation of {point:?} by {by:?}: a projection takes the last axis whole; leave it out"
     );
-    let reference = |from: &Tokens| -> Result<Cache> {
-        Ok(model.run(from, &Plan::new().cache(cells.sites()))?.cache)
+    let mut origin = None;
+    let mut reference = |from: &Tokens| -> Result<Cache> {
+        let cache = model.run(from, &Plan::new().cache(cells.sites()))?.cache;
+        origin = cache.origin().cloned();
+        Ok(cache)
     };
     // One list of interventions a draw.
     let draws: Vec<Vec<Intervention>> = match &how.how {
@@ -140,6 +143,7 @@ pub fn ablation(
     let grid = Swept::new(model, tokens, &cells, &plans, metric)?.change().mean(false)?;
     let by: String = by.iter().map(|axis| format!(" by {axis}")).collect();
     Ok(grid
+        .of_runs(origin)
         .name(&format!("change of {metric:?}, {point:?} ablated{by} ({})", how.label))
         .note("ablation", &how.label))
 }

@@ -196,6 +196,9 @@ impl Swept {
         if !swept.notes.is_empty() {
             grid = grid.note("sweep", &swept.notes.join("; "));
         }
+        // A plain pass, cheap beside the sweep, for the record of what ran.
+        let plain = model.run(tokens, &Plan::new().logits_at(-1))?.cache;
+        let grid = grid.of_runs(plain.origin().cloned());
         let grid = grid.note("metric", &format!("{metric:?}")).note("model", &format!("{model:?}"));
         Ok(Swept { grid, base: swept.base })
     }
@@ -222,8 +225,7 @@ impl Swept {
     pub(super) fn mean(self, each: bool) -> Result<Grid> {
         let (draws, rows) = (self.grid.shape()[0], self.grid.shape()[1]);
         if rows > 1 {
-            let by_prompt = self.grid.mean(Axis::Series)?;
-            let by_prompt = Grid { n: draws, ..by_prompt };
+            let by_prompt = self.grid.mean(Axis::Series)?.n(draws);
             return match each {
                 true => Ok(by_prompt.note("draws", &draws.to_string())),
                 false => averaged(&by_prompt, Axis::Batch, "prompts"),

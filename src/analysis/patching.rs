@@ -156,7 +156,7 @@ impl Patching {
         };
         let plans: Vec<Plan> = cells.list().iter().map(plan).collect();
         let swept = Swept::new(&self.model, receiver, &cells, &plans, metric)?;
-        let mut grid = self.finish(swept, &source.metric, metric)?;
+        let mut grid = self.finish(swept, &source, metric)?;
         let (from, to) = self.direction.order("clean", "corrupt");
         grid.code = cells.code(to, &format!("Intervention::patch(&{from})"));
         let by: String = by.iter().map(|axis| format!(" by {axis}")).collect();
@@ -238,12 +238,15 @@ impl Patching {
     }
 
     /// Normalised if asked, the mean over prompts unless each is wanted, with labels and notes.
-    pub(super) fn finish(&self, swept: Swept, source: &[f64], metric: &Metric) -> Result<Grid> {
+    pub(super) fn finish(&self, swept: Swept, source: &Source, metric: &Metric) -> Result<Grid> {
         let base = swept.base.clone();
         let scale = match self.normalised {
-            true => {
-                Some(scale("patching", (&self.model, metric), (&base, source), self.each_prompt)?)
-            }
+            true => Some(scale(
+                "patching",
+                (&self.model, metric),
+                (&base, &source.metric),
+                self.each_prompt,
+            )?),
             false => None,
         };
         let swept = match &scale {
@@ -262,10 +265,11 @@ impl Patching {
             let (zero, one) = (format!("the {to} run"), format!("the {from} run"));
             grid = grid.zero_one(&zero, &one).unit(&format!("share of {metric:?} moved"));
         }
+        grid = grid.of_runs(source.cache.origin().cloned());
         let differ = self.differences().into_iter().map(|places| format!("{places:?}"));
         Ok(grid
             .note("direction", &self.direction.to_string())
-            .note(&format!("{from} run"), &mean_text(source))
+            .note(&format!("{from} run"), &mean_text(&source.metric))
             .note(&format!("{to} run"), &mean_text(&base))
             .note("tokens differ at", &differ.collect::<Vec<_>>().join(", ")))
     }

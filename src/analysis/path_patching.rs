@@ -162,7 +162,7 @@ impl Patching {
         };
         let plans = cells.list().iter().map(plan).collect::<Result<Vec<_>>>()?;
         let swept = Swept::new(&self.model, tokens, &cells, &plans, metric)?;
-        let grid = self.finish(swept, &source.metric, metric)?;
+        let grid = self.finish(swept, &source, metric)?;
         let to: Vec<String> = receivers.iter().map(Receiver::to_string).collect();
         let to = to.join(", ");
         Ok(grid
