@@ -1,5 +1,6 @@
 //! All integration tests in one binary: each would link libtorch again.
 
+mod ablation;
 mod analysis;
 mod bad_input;
 mod figures;
@@ -17,6 +18,7 @@ mod narrowing;
 mod offload;
 mod patching;
 mod patching_golden;
+mod paths;
 mod plan;
 mod prompts;
 mod provenance;
@@ -28,4 +30,5 @@ mod sweep;
 mod tidy;
 mod tiny_world;
 mod tokens;
+mod tracing;
 mod training;
