@@ -251,6 +251,31 @@ fn prompts_of_different_lengths_are_counted_from_their_ends() {
 }
 
 #[test]
+fn sites_outside_the_blocks_have_no_layer_axis() {
+    let (model, (clean, corrupt)) = (model(), pair());
+    let pair = Patching::new(&model, &clean, &corrupt).unwrap();
+    let sites = [Site::Embed, Site::FinalScale, Site::FinalNormalized, Site::Logits];
+    for site in sites {
+        let cache = model.run(&clean, &Plan::new().cache(site)).unwrap().cache;
+        for by in [vec![], vec![Axis::Pos]] {
+            let grid = pair.grid(site, &by, &metric()).unwrap();
+            assert_eq!(grid.shape(), if by.is_empty() { [].as_slice() } else { [5].as_slice() });
+            for (index, value) in grid.present() {
+                let edit = narrowed(&by, &index, Intervention::patch(&cache));
+                let plan = Plan::new().intervene(site, edit);
+                let alone = mean(&measure(&model, &corrupt, &plan));
+                assert!((value - alone).abs() < 1e-10, "{site} at {index:?}");
+            }
+        }
+        let whole = pair.clone().normalised().grid(site, &[], &metric()).unwrap();
+        assert_eq!((whole.values[[]] - 1.0).abs() < 1e-11, site != Site::FinalScale, "{site}");
+    }
+    says(pair.grid(Site::Embed, &[Axis::Head], &metric()), &["hook_embed by Head"]);
+    says(pair.grid(sites, &[], &metric()), &["hook_embed and others", "expected one point"]);
+    says(pair.layers(1).grid(Site::Embed, &[], &metric()), &["hook_embed: it lies in none"]);
+}
+
+#[test]
 fn layers_can_be_chosen() {
     let (model, (clean, corrupt)) = (model(), pair());
     let pair = Patching::new(&model, &clean, &corrupt).unwrap();
@@ -260,7 +285,10 @@ fn layers_can_be_chosen() {
     let apart =
         &all.select(Axis::Layer, 1).unwrap().values - &one.select(Axis::Layer, 0).unwrap().values;
     assert!(apart.iter().all(|apart| apart.abs() < 1e-12));
-    says(pair.layers(2).grid(Point::Z, &[], &metric()), &["layers", "the model has 2"]);
+    let named = pair.grid([Point::Z.at(1)], &[Axis::Head], &metric()).unwrap();
+    assert_eq!((&named.axes, &named.values), (&one.axes, &one.values));
+    says(pair.clone().layers(2).grid(Point::Z, &[], &metric()), &["layers", "the model has 2"]);
+    says(pair.grid(Point::Z.at(2), &[], &metric()), &["did you mean layer 1?"]);
 }
 
 #[test]

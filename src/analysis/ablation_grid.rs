@@ -9,14 +9,14 @@
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
-use super::cells::{Cells, Swept};
+use super::cells::{CHUNK, Cells, Swept};
 use crate::grid::Grid;
 use crate::hook::cache::Cache;
 use crate::hook::intervention::Intervention;
 use crate::hook::metric::Metric;
 use crate::hook::plan::Plan;
-use crate::hook::site::{Axis, Point};
-use crate::index::Index;
+use crate::hook::site::Axis;
+use crate::hook::sites::Sites;
 use crate::model::Model;
 use crate::rng::Rng;
 use crate::text::Tokens;
@@ -82,14 +82,14 @@ impl Ablation {
     }
 }
 
-/// The change of a metric when each part of `point` is ablated in turn: `[Layer, ..by]`, in the
+/// The change of a metric when each part of a point is ablated in turn: `[Layer, ..by]`, in the
 /// metric's unit; 0 is the unedited run. Of several prompts or draws it is the mean, with its 95 %
 /// interval over prompts, or over draws of one prompt.
 ///
 /// `by` names the parts: `[Axis::Head]` of `Point::Z`, `[Axis::DMlp]` of `Point::MlpPost` for
 /// neurons, `[Axis::Pos]` of any stream, both, or nothing for the whole of `Point::MlpOut`.
 ///
-/// ```no_run
+/// ```
 /// use thalweg::{Ablation, Axis, Metric, Model, Point, ablation, repeated_tokens};
 /// let model = Model::load("data/models/tiny-world")?;
 /// let tokens = repeated_tokens(&model, 16, 12, 0)?;
@@ -105,16 +105,16 @@ impl Ablation {
 pub fn ablation(
     model: &Model,
     tokens: &Tokens,
-    point: Point,
+    sites: impl Into<Sites>,
     by: &[Axis],
     how: &Ablation,
     metric: &Metric,
 ) -> Result<Grid> {
-    let cells = Cells::new("ablation of", model.config(), tokens, (point, by), &Index::All)?;
-    let last = point.axes().last();
+    let cells = Cells::new("ablation of", model.config(), tokens, (&sites.into(), by))?;
+    let (name, last) = (cells.name(), cells.site(&[0]).axes().last());
     ensure!(
         !how.label.starts_with("projection") || !by.iter().any(|axis| Some(axis) == last),
-        "ablation of {point:?} by {by:?}: a projection takes the last axis whole; leave it out"
+        "ablation of {name} by {by:?}: a projection takes the last axis whole; leave it out"
     );
     let mut origin = None;
     let mut reference = |from: &Tokens| -> Result<Cache> {
@@ -132,19 +132,17 @@ pub fn ablation(
             chosen.iter().map(|rows| vec![Intervention::resample(&cache, rows)]).collect()
         }
     };
-    let mut plans = Vec::new();
-    for interventions in &draws {
-        plans.extend(cells.list().iter().map(|cell| {
-            interventions.iter().fold(Plan::new(), |plan, intervention| {
-                plan.intervene(cells.site(cell), cells.narrow(cell, intervention.clone()))
-            })
-        }));
-    }
-    let grid = Swept::new(model, tokens, &cells, &plans, metric)?.change().mean(false)?;
+    let plan = |draw: usize, cell: &[usize]| {
+        Ok(draws[draw].iter().fold(Plan::new(), |plan, intervention| {
+            plan.intervene(cells.site(cell), cells.narrow(cell, intervention.clone()))
+        }))
+    };
+    let swept = Swept::new((model, tokens, metric), (&cells, draws.len(), CHUNK), plan)?;
+    let grid = swept.change().mean(false)?;
     let by: String = by.iter().map(|axis| format!(" by {axis}")).collect();
     Ok(grid
         .of_runs(origin)
-        .name(&format!("change of {metric:?}, {point:?} ablated{by} ({})", how.label))
+        .name(&format!("change of {metric:?}, {name} ablated{by} ({})", how.label))
         .note("ablation", &how.label))
 }
 

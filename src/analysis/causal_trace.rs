@@ -8,7 +8,7 @@
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
-use super::cells::{Cells, Swept};
+use super::cells::{CHUNK, Cells, Swept};
 use super::effect::{mean_text, scale};
 use super::knockout::{around, check_window, default_window};
 use crate::grid::Grid;
@@ -16,7 +16,7 @@ use crate::hook::intervention::Intervention;
 use crate::hook::metric::Metric;
 use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Point, Site};
-use crate::index::{Index, Positions};
+use crate::index::Positions;
 use crate::model::{Model, W};
 use crate::rng::Rng;
 use crate::text::Tokens;
@@ -26,7 +26,7 @@ const WINDOW: usize = 10;
 
 /// A prompt whose subject is hidden by noise on its embeddings.
 ///
-/// ```no_run
+/// ```
 /// use thalweg::{CausalTrace, Metric, Model, Point, heatmap};
 /// let model = Model::load("data/models/tiny-world")?;
 /// let tokens = model.tokens("When Mary and John went to the store , John gave a drink to")?;
@@ -115,28 +115,20 @@ impl CausalTrace {
     pub fn grid(&self, point: Point, metric: &Metric) -> Result<Grid> {
         let n_layers = self.model.config().n_layers;
         let window = self.check(point)?;
-        let cells = Cells::new(
-            "causal trace of",
-            self.model.config(),
-            &self.tokens,
-            (point, &[Axis::Pos]),
-            &Index::All,
-        )?;
+        let by = (&point.into(), [Axis::Pos].as_slice());
+        let cells = Cells::new("causal trace of", self.model.config(), &self.tokens, by)?;
         let clean = Plan::new().cache(point).cache(Site::Embed);
         let clean = self.model.run(&self.tokens, &clean)?.cache;
         let noised = self.noised(&clean.get(Site::Embed)?)?;
-        let restore = Intervention::patch(&clean);
-        let mut plans = Vec::new();
-        for noise in &noised {
-            plans.extend(cells.list().iter().map(|cell| {
-                let layers = around(cells.layer(cell), window, n_layers);
-                let sites: Vec<Site> = layers.map(|layer| point.at(layer)).collect();
-                let noised = Plan::new().intervene(Site::Embed, noise.clone());
-                noised.intervene(sites, cells.narrow(cell, restore.clone()))
-            }));
-        }
         let corrupt = self.corrupt(&noised, metric)?;
-        let swept = Swept::new(&self.model, &self.tokens, &cells, &plans, metric)?;
+        let plan = |draw: usize, cell: &[usize]| {
+            let layers = around(cells.site(cell).layer().unwrap_or(0), window, n_layers);
+            let sites: Vec<Site> = layers.map(|layer| point.at(layer)).collect();
+            let noised = Plan::new().intervene(Site::Embed, noised[draw].clone());
+            Ok(noised.intervene(sites, cells.narrow(cell, Intervention::patch(&clean))))
+        };
+        let what = (&self.model, &self.tokens, metric);
+        let swept = Swept::new(what, (&cells, self.draws, CHUNK), plan)?;
         self.finish(swept, &corrupt, metric, window).map(|grid| {
             grid.name(&format!(
                 "{metric:?} brought back by restoring {point:?} of a noised subject"

@@ -1,6 +1,6 @@
 //! The cells of a grid of experiments, one place of a point each, and what a sweep over them gives.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use ndarray::{ArrayD, Axis as Nth, IxDyn};
 
 use super::effect::mean_text;
@@ -10,49 +10,54 @@ use crate::grid::{Grid, GridAxis};
 use crate::hook::intervention::Intervention;
 use crate::hook::metric::Metric;
 use crate::hook::plan::Plan;
-use crate::hook::site::{Axis, Point, Site};
+use crate::hook::site::{Axis, Site};
+use crate::hook::sites::Sites;
 use crate::index::{Index, Position};
 use crate::model::Model;
 use crate::text::Tokens;
 
-/// The places of a point in some layers, split by some of its axes.
+/// The parts of a point in some layers, or of one site outside the blocks, split by some of its axes.
 #[derive(Debug, Clone)]
 pub(super) struct Cells {
-    point: Point,
-    layers: Vec<usize>,
+    sites: Vec<Site>,
     by: Vec<Axis>,
     tokens: Tokens,
+    /// Outermost the sites, as `Layer`.
     axes: Vec<GridAxis>,
     /// Indices of the cells that exist, one for each of `axes`.
     list: Vec<Vec<usize>>,
 }
 
 impl Cells {
-    /// Checks that the point has these axes. `what` begins the error: "patching".
+    /// Checks that the sites are of one kind and have these axes. `what` begins the error:
+    /// "patching".
     pub(super) fn new(
         what: &str,
         config: &Config,
         tokens: &Tokens,
-        (point, by): (Point, &[Axis]),
-        layers: &Index,
+        (sites, by): (&Sites, &[Axis]),
     ) -> Result<Self> {
-        check_axes(what, point, by)?;
-        let layers = layers.resolve(config.n_layers).map_err(|error| {
-            anyhow::anyhow!("{what}: layers: the model has {}: {error}", config.n_layers)
-        })?;
-        let labels = layers.iter().map(|layer| format!("L{layer}")).collect();
-        let mut axes = vec![GridAxis { axis: Axis::Layer, labels }];
+        let mut sites = sites.resolve(config.n_layers);
+        sites.dedup();
+        let [first, ..] = sites.as_slice() else { bail!("{what}: the list of sites is empty") };
+        let alike = |site: &Site| site.point() == first.point() && site.point().is_some();
+        ensure!(
+            sites.len() == 1 || sites.iter().all(alike),
+            "{what} {first} and others: expected one point, in one or several layers, or one site \
+             outside the blocks; a grid each can be stacked with Grid::stack"
+        );
+        check_axes(what, *first, by)?;
+        let label = |site: &Site| match site.layer() {
+            Some(layer) => format!("L{layer}"),
+            None => site.to_string(),
+        };
+        let mut axes =
+            vec![GridAxis { axis: Axis::Layer, labels: sites.iter().map(label).collect() }];
         for axis in by {
             axes.push(GridAxis { axis: *axis, labels: labels_of(*axis, config, tokens) });
         }
-        let mut cells = Cells {
-            point,
-            layers,
-            by: by.to_vec(),
-            tokens: tokens.clone(),
-            axes,
-            list: Vec::new(),
-        };
+        let mut cells =
+            Cells { sites, by: by.to_vec(), tokens: tokens.clone(), axes, list: Vec::new() };
         let all = ndarray::indices(cells.shape()).into_iter();
         cells.list = all
             .map(|index| ndarray::Dimension::slice(&index).to_vec())
@@ -61,24 +66,40 @@ impl Cells {
         Ok(cells)
     }
 
-    /// The cells that exist, as indices along the grid's axes.
-    pub(super) fn list(&self) -> &[Vec<usize>] {
-        &self.list
+    /// Only the cells in these layers.
+    pub(super) fn in_layers(mut self, what: &str, layers: &Index, n_layers: usize) -> Result<Self> {
+        if *layers == Index::All {
+            return Ok(self);
+        }
+        let wanted = layers.resolve(n_layers).map_err(|error| {
+            anyhow::anyhow!("{what}: layers: the model has {n_layers}: {error}")
+        })?;
+        let inside = |site: &Site| site.layer().is_some_and(|layer| wanted.contains(&layer));
+        let kept: Vec<usize> = (0..self.sites.len()).filter(|i| inside(&self.sites[*i])).collect();
+        ensure!(
+            !kept.is_empty(),
+            "{what} {}: it lies in none of the layers {wanted:?}",
+            self.name()
+        );
+        self.sites = kept.iter().map(|i| self.sites[*i]).collect();
+        self.axes[0].labels = kept.iter().map(|i| self.axes[0].labels[*i].clone()).collect();
+        self.list.retain(|cell| cell[0] < kept.len());
+        Ok(self)
     }
 
-    /// The layer a cell lies in.
-    pub(super) fn layer(&self, cell: &[usize]) -> usize {
-        self.layers[cell[0]]
+    /// The point, or the one site: "Z", "hook_embed".
+    pub(super) fn name(&self) -> String {
+        name_of(self.sites[0])
     }
 
     /// The site a cell is part of.
     pub(super) fn site(&self, cell: &[usize]) -> Site {
-        self.point.at(self.layer(cell))
+        self.sites[cell[0]]
     }
 
     /// Every site that cells are parts of.
     pub(super) fn sites(&self) -> Vec<Site> {
-        self.layers.iter().map(|layer| self.point.at(*layer)).collect()
+        self.sites.clone()
     }
 
     /// The same intervention on one cell's part of the site.
@@ -103,8 +124,13 @@ impl Cells {
     /// Code that gives one cell again, for the reader of a figure; absent where an index of the
     /// grid is not the index it stands for.
     pub(super) fn code(&self, receiver: &str, what: &str) -> Option<String> {
-        let plain =
-            !self.tokens.is_padded() && self.layers.iter().copied().eq(0..self.layers.len());
+        let by_layer = self.sites.iter().enumerate().all(|(i, site)| site.layer() == Some(i));
+        let first = self.sites[0];
+        let site = match first.point() {
+            Some(point) => format!("Point::{point:?}.at({{layer}})"),
+            None => format!("Site::{first:?}"),
+        };
+        let plain = !self.tokens.is_padded() && (by_layer || first.layer().is_none());
         let narrow = |axis: &Axis| match axis {
             Axis::Pos => ".pos({pos})",
             Axis::Query => ".query({query})",
@@ -113,14 +139,12 @@ impl Cells {
             Axis::KvHead => ".kv_head({kvhead})",
             Axis::DMlp => ".neuron({dmlp})",
             Axis::DHead => ".dim({dhead})",
+            Axis::Vocab => ".dim({vocab})",
             _ => ".dim({dmodel})",
         };
         let narrowed: String = self.by.iter().map(narrow).collect();
-        let point = self.point;
         plain.then(|| {
-            format!(
-                "model.run(&{receiver}, &Plan::new().intervene(Point::{point:?}.at({{layer}}), {what}{narrowed}))?"
-            )
+            format!("model.run(&{receiver}, &Plan::new().intervene({site}, {what}{narrowed}))?")
         })
     }
 
@@ -154,6 +178,9 @@ impl Cells {
     }
 }
 
+/// Plans of one sweep, where they hold nothing of their own.
+pub(super) const CHUNK: usize = 4096;
+
 /// A metric under one plan a cell (and draw), and in the unedited run.
 #[derive(Debug)]
 pub(super) struct Swept {
@@ -165,42 +192,49 @@ pub(super) struct Swept {
 }
 
 impl Swept {
-    /// Runs `plans`, all cells of the first draw, then all of the next.
+    /// Runs `plan(draw, cell)` for every draw and cell, in sweeps of at most `chunk` plans: they and
+    /// what they hold need not all exist at once.
     pub(super) fn new(
-        model: &Model,
-        tokens: &Tokens,
-        cells: &Cells,
-        plans: &[Plan],
-        metric: &Metric,
+        (model, tokens, metric): (&Model, &Tokens, &Metric),
+        (cells, draws, chunk): (&Cells, usize, usize),
+        plan: impl Fn(usize, &[usize]) -> Result<Plan>,
     ) -> Result<Self> {
-        let draws = plans.len() / cells.list.len().max(1);
-        let swept = model.sweep(tokens, plans, metric)?;
         let mut axes = vec![numbered(Axis::Series, draws), numbered(Axis::Batch, tokens.batch())];
         axes.extend(cells.axes.iter().cloned());
         let shape: Vec<usize> = axes.iter().map(GridAxis::len).collect();
         let mut values = ArrayD::from_elem(shape.clone(), f64::NAN);
         let mut missing = ArrayD::from_elem(shape, true);
-        for (plan, (draw, cell)) in
-            (0..draws).flat_map(|draw| cells.list.iter().map(move |c| (draw, c))).enumerate()
-        {
-            for row in (0..tokens.batch()).filter(|row| cells.in_row(cell, *row)) {
-                if swept.values.exists(&[plan, row]) {
-                    let at = IxDyn(&[&[draw, row], cell.as_slice()].concat());
-                    values[&at] = swept.values.values[[plan, row].as_slice()];
-                    missing[&at] = false;
+        let (mut base, mut notes) = (Vec::new(), Vec::new());
+        let all: Vec<(usize, &Vec<usize>)> =
+            (0..draws).flat_map(|draw| cells.list.iter().map(move |cell| (draw, cell))).collect();
+        for part in all.chunks(chunk) {
+            let plans = part.iter().map(|(draw, cell)| plan(*draw, cell));
+            let swept = model.sweep(tokens, &plans.collect::<Result<Vec<_>>>()?, metric)?;
+            for (index, (draw, cell)) in part.iter().enumerate() {
+                for row in (0..tokens.batch()).filter(|row| cells.in_row(cell, *row)) {
+                    if swept.values.exists(&[index, row]) {
+                        let at = IxDyn(&[&[*draw, row], cell.as_slice()].concat());
+                        values[&at] = swept.values.values[[index, row].as_slice()];
+                        missing[&at] = false;
+                    }
                 }
             }
+            notes.extend(swept.notes);
+            base = swept.base;
         }
         let mut grid = Grid::new(values, axes, metric.unit())?;
         grid.missing = missing.iter().any(|gone| *gone).then_some(missing);
-        if !swept.notes.is_empty() {
-            grid = grid.note("sweep", &swept.notes.join("; "));
+        if !notes.is_empty() {
+            grid = grid.note("sweep", &notes.join("; "));
+        }
+        if cells.sites[0].layer().is_none() {
+            grid = drop_axis(grid, 2)?;
         }
         // A plain pass, cheap beside the sweep, for the record of what ran.
         let plain = model.run(tokens, &Plan::new().logits_at(-1))?.cache;
         let grid = grid.of_runs(plain.origin().cloned());
         let grid = grid.note("metric", &format!("{metric:?}")).note("model", &format!("{model:?}"));
-        Ok(Swept { grid, base: swept.base })
+        Ok(Swept { grid, base })
     }
 
     /// Changes every number by what belongs to its draw and prompt: `change(value, draw, row)`.
@@ -280,14 +314,20 @@ fn labels_of(axis: Axis, config: &Config, tokens: &Tokens) -> Vec<String> {
         Axis::DMlp => numbers(config.d_mlp),
         Axis::DHead => numbers(config.d_head),
         Axis::DModel => numbers(config.d_model),
+        Axis::Vocab => numbers(config.d_vocab),
         _ => frame::position_labels(tokens),
     }
 }
 
-/// Which axes of a point cells may be split by: all but the batch and a scale's single entry.
-fn check_axes(what: &str, point: Point, by: &[Axis]) -> Result<()> {
+fn name_of(site: Site) -> String {
+    site.point().map_or(site.to_string(), |point| format!("{point:?}"))
+}
+
+/// Which axes of a site cells may be split by: all but the batch and a scale's single entry.
+fn check_axes(what: &str, site: Site, by: &[Axis]) -> Result<()> {
     let splits = |axis: &Axis| !matches!(axis, Axis::Batch | Axis::Scale);
-    let known: Vec<Axis> = point.axes().iter().copied().filter(splits).collect();
+    let known: Vec<Axis> = site.axes().iter().copied().filter(splits).collect();
+    let name = name_of(site);
     for (i, axis) in by.iter().enumerate() {
         let nearest = match axis {
             Axis::Head if known.contains(&Axis::KvHead) => {
@@ -299,10 +339,10 @@ fn check_axes(what: &str, point: Point, by: &[Axis]) -> Result<()> {
         };
         ensure!(
             known.contains(axis),
-            "{what} {point:?} by {axis}: its axes are {:?}, expected some of {known:?}{nearest}",
-            point.axes()
+            "{what} {name} by {axis}: its axes are {:?}, expected some of {known:?}{nearest}",
+            site.axes()
         );
-        ensure!(!by[..i].contains(axis), "{what} {point:?} by {by:?}: {axis} is named twice");
+        ensure!(!by[..i].contains(axis), "{what} {name} by {by:?}: {axis} is named twice");
     }
     Ok(())
 }

@@ -8,13 +8,13 @@ use std::ops::Range;
 
 use anyhow::{Result, ensure};
 
-use super::cells::{Cells, Swept};
+use super::cells::{CHUNK, Cells, Swept};
 use crate::grid::Grid;
 use crate::hook::intervention::Intervention;
 use crate::hook::metric::Metric;
 use crate::hook::plan::Plan;
 use crate::hook::site::{Point, Site};
-use crate::index::{Index, Positions};
+use crate::index::Positions;
 use crate::model::Model;
 use crate::text::Tokens;
 
@@ -28,7 +28,7 @@ const WINDOW: usize = 9;
 /// `window` is in layers; `None`: 9, but at most half of the model's. At the first and last layers
 /// the window is cut off. A query must be left one key to look at.
 ///
-/// ```no_run
+/// ```
 /// use thalweg::{Metric, Model, Position, attention_knockout, lines};
 /// let model = Model::load("data/models/tiny-world")?;
 /// let tokens = model.tokens("When Mary and John went to the store , John gave a drink to")?;
@@ -50,22 +50,16 @@ pub fn attention_knockout(
     let n_layers = model.config().n_layers;
     let window = window.unwrap_or(default_window(WINDOW, n_layers));
     check_window("attention_knockout", window, n_layers)?;
-    let cells = Cells::new(
-        "attention_knockout of",
-        model.config(),
-        tokens,
-        (Point::Scores, &[]),
-        &Index::All,
-    )?;
+    let scores = Point::Scores.into();
+    let cells = Cells::new("attention_knockout of", model.config(), tokens, (&scores, &[]))?;
     let knockout = Intervention::knockout(query.clone(), keys.clone());
-    let plan = |cell: &Vec<usize>| {
-        let sites: Vec<Site> = around(cells.layer(cell), window, n_layers)
-            .map(|layer| Point::Scores.at(layer))
-            .collect();
-        Plan::new().intervene(sites, knockout.clone())
+    let plan = |_, cell: &[usize]| {
+        let layers = around(cells.site(cell).layer().unwrap_or(0), window, n_layers);
+        let sites: Vec<Site> = layers.map(|layer| Point::Scores.at(layer)).collect();
+        Ok(Plan::new().intervene(sites, knockout.clone()))
     };
-    let plans: Vec<Plan> = cells.list().iter().map(plan).collect();
-    let grid = Swept::new(model, tokens, &cells, &plans, metric)?.change().mean(false)?;
+    let swept = Swept::new((model, tokens, metric), (&cells, 1, CHUNK), plan)?;
+    let grid = swept.change().mean(false)?;
     Ok(grid
         .name(&format!("change of {metric:?} without attention from {query} to {keys}"))
         .note("window", &format!("{window} layers")))

@@ -24,7 +24,7 @@
 use anyhow::{Result, bail, ensure};
 use tch::Kind;
 
-use super::cells::{Cells, Swept};
+use super::cells::{CHUNK, Cells, Swept};
 use super::direction::Direction;
 use super::effect::{mean_text, scale};
 use super::frame;
@@ -39,12 +39,15 @@ use crate::index::Index;
 use crate::model::Model;
 use crate::text::Tokens;
 
-/// The metric of the corrupt run when it receives clean activations of `point`, one part at a time:
+/// The metric of the corrupt run when it receives clean activations of a point, one part at a time:
 /// `[Layer, ..by]` in the metric's unit, `by` any of the point's axes but `Batch` (none: the whole
 /// site). Of several prompts it is the mean, with its 95 % interval. A key after its query is
 /// missing. [`Patching`] has the other direction, the normalised effect, and each prompt apart.
 ///
-/// ```no_run
+/// `sites` is a [`Point`], the same point in some layers, or one [`Site`](crate::Site) outside the
+/// blocks, which has no `Layer` axis.
+///
+/// ```
 /// use thalweg::{Axis, Metric, Model, Point, heatmap, patching};
 /// let model = Model::load("data/models/tiny-world")?;
 /// let clean = model.tokens("When Mary and John went to the store , John gave a drink to")?;
@@ -59,23 +62,23 @@ pub fn patching(
     model: &Model,
     clean: &Tokens,
     corrupt: &Tokens,
-    point: Point,
+    sites: impl Into<Sites>,
     by: &[Axis],
     metric: &Metric,
 ) -> Result<Grid> {
-    Patching::new(model, clean, corrupt)?.grid(point, by, metric)
+    Patching::new(model, clean, corrupt)?.grid(sites, by, metric)
 }
 
 /// A pair of prompts (or of batches, row by row) to patch between, and how to report the effect.
 ///
-/// ```no_run
+/// ```
 /// use thalweg::{Axis, Direction, Metric, Model, Patching, Point};
 /// let model = Model::load("data/models/tiny-world")?;
 /// let clean = model.tokens("When Mary and John went to the store , John gave a drink to")?;
 /// let corrupt = model.tokens("When Mary and John went to the store , Mary gave a drink to")?;
 /// let metric = Metric::logit_diff(model.token("Mary")?, model.token("John")?);
 /// let pair = Patching::new(&model, &clean, &corrupt)?;
-/// assert_eq!(pair.differences(), [[9]]);
+/// assert_eq!(pair.differences(), [[10]]);
 /// let needed = pair.direction(Direction::Noise).normalised();
 /// let heads = needed.grid(Point::Z, &[Axis::Head], &metric)?;
 /// assert_eq!(heads.zero_one.unwrap().0, "the clean run");
@@ -89,7 +92,7 @@ pub struct Patching {
     pub(super) direction: Direction,
     normalised: bool,
     each_prompt: bool,
-    pub(super) layers: Index,
+    layers: Index,
 }
 
 impl Patching {
@@ -141,26 +144,26 @@ impl Patching {
         rows.map(|(a, b)| (0..a.len()).filter(|i| a[*i] != b[*i]).collect()).collect()
     }
 
-    /// The metric with each part of `point` patched in turn: `[Layer, ..by]`, or
+    /// The metric with each part of the sites patched in turn: `[Layer, ..by]`, or
     /// `[Batch, Layer, ..by]` of [`each_prompt`](Self::each_prompt); see [`patching`]. Positions of
-    /// prompts that differ in length are counted from the end. An axis that the point lacks is an
-    /// error that lists its axes.
-    pub fn grid(&self, point: Point, by: &[Axis], metric: &Metric) -> Result<Grid> {
-        let (_, receiver) = self.runs();
-        let config = self.model.config();
-        let cells = Cells::new("patching", config, receiver, (point, by), &self.layers)?;
-        let source = self.source(cells.sites(), metric)?;
-        let patch = Intervention::patch(&source.cache);
-        let plan = |cell: &Vec<usize>| {
-            Plan::new().intervene(cells.site(cell), cells.narrow(cell, patch.clone()))
-        };
-        let plans: Vec<Plan> = cells.list().iter().map(plan).collect();
-        let swept = Swept::new(&self.model, receiver, &cells, &plans, metric)?;
+    /// prompts that differ in length are counted from the end. An axis that the sites lack is an
+    /// error that lists theirs.
+    pub fn grid(&self, sites: impl Into<Sites>, by: &[Axis], metric: &Metric) -> Result<Grid> {
+        self.grid_of(&sites.into(), by, metric)
+    }
+
+    fn grid_of(&self, sites: &Sites, by: &[Axis], metric: &Metric) -> Result<Grid> {
+        let cells = self.cells("patching", sites, by)?;
+        let (source, (_, receiver)) = (self.source(cells.sites(), metric)?, self.runs());
+        let swept = Swept::new((&self.model, receiver, metric), (&cells, 1, CHUNK), |_, cell| {
+            let patch = Intervention::patch(&source.cache);
+            Ok(Plan::new().intervene(cells.site(cell), cells.narrow(cell, patch)))
+        })?;
         let mut grid = self.finish(swept, &source, metric)?;
         let (from, to) = self.direction.order("clean", "corrupt");
         grid.code = cells.code(to, &format!("Intervention::patch(&{from})"));
         let by: String = by.iter().map(|axis| format!(" by {axis}")).collect();
-        Ok(grid.name(&format!("{metric:?}, {point:?} patched{by}: {}", self.direction)))
+        Ok(grid.name(&format!("{metric:?}, {} patched{by}: {}", cells.name(), self.direction)))
     }
 
     /// `ResidPre`, `AttnOut` and `MlpOut` by position: `[Series, Layer, Pos]`.
@@ -222,6 +225,16 @@ impl Patching {
         let mut stacked = Grid::stack(Axis::Series, &pairs.collect::<Vec<_>>())?;
         stacked.code = None;
         Ok(stacked.name(&format!("{metric:?}, {} patched: {}", names.join(", "), self.direction)))
+    }
+
+    /// The cells to patch, in the layers chosen.
+    pub(super) fn cells(&self, what: &str, sites: &Sites, by: &[Axis]) -> Result<Cells> {
+        let (config, (_, receiver)) = (self.model.config(), self.runs());
+        Cells::new(what, config, receiver, (sites, by))?.in_layers(
+            what,
+            &self.layers,
+            config.n_layers,
+        )
     }
 
     /// The tokens the patch comes from, and those of the run that receives it.

@@ -8,7 +8,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::cells::{Cells, Swept};
+use super::cells::Swept;
 use super::patching::Patching;
 use crate::grid::Grid;
 use crate::hook::cache::Cache;
@@ -17,6 +17,9 @@ use crate::hook::metric::Metric;
 use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Point, Site};
 use crate::index::Index;
+
+/// Plans of one sweep: each may hold what its receivers got.
+const HELD: usize = 128;
 
 /// What is held between sender and receiver. Heads are held in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -117,7 +120,7 @@ impl Patching {
     /// sender that no receiver lies after leaves the metric as it was. Both papers use
     /// [`Direction::Noise`](crate::Direction::Noise).
     ///
-    /// ```no_run
+    /// ```
     /// use thalweg::{Axis, Direction, Metric, Model, PathRule, Patching, Point, Receiver};
     /// let model = Model::load("data/models/tiny-world")?;
     /// let clean = model.tokens("When Mary and John went to the store , John gave a drink to")?;
@@ -139,29 +142,20 @@ impl Patching {
     ) -> Result<Grid> {
         self.check_paths(point, receivers)?;
         let (_, tokens) = self.runs();
-        let cells = Cells::new(
-            "path patching from",
-            self.model.config(),
-            tokens,
-            (point, by),
-            &self.layers,
-        )?;
+        let cells = self.cells("path patching from", &point.into(), by)?;
         let source = self.source(cells.sites(), metric)?;
         let held = self.held(rule)?;
-        let send = Intervention::patch(&source.cache);
-        let sent = |cell: &Vec<usize>| {
-            held.clone().intervene(cells.site(cell), cells.narrow(cell, send.clone()))
-        };
         let sites: Vec<Site> = receivers.iter().flat_map(Receiver::sites).collect();
-        let plan = |cell: &Vec<usize>| -> Result<Plan> {
+        let plan = |_, cell: &[usize]| -> Result<Plan> {
+            let send = cells.narrow(cell, Intervention::patch(&source.cache));
+            let sent = held.clone().intervene(cells.site(cell), send);
             if sites.is_empty() {
-                return Ok(sent(cell));
+                return Ok(sent);
             }
-            let recorded = self.model.run(tokens, &sent(cell).cache(sites.clone()))?.cache;
+            let recorded = self.model.run(tokens, &sent.cache(sites.clone()))?.cache;
             Ok(receivers.iter().fold(Plan::new(), |plan, to| to.receive(plan, &recorded)))
         };
-        let plans = cells.list().iter().map(plan).collect::<Result<Vec<_>>>()?;
-        let swept = Swept::new(&self.model, tokens, &cells, &plans, metric)?;
+        let swept = Swept::new((&self.model, tokens, metric), (&cells, 1, HELD), plan)?;
         let grid = self.finish(swept, &source, metric)?;
         let to: Vec<String> = receivers.iter().map(Receiver::to_string).collect();
         let to = to.join(", ");
