@@ -7,6 +7,7 @@ use crate::invariants::{models, others, tokens};
 use crate::support::{config, model_of, says};
 
 mod atp;
+mod edges;
 mod integrated;
 
 /// A Llama that is linear in its embeddings without any freezing: the norm's eps drowns what it

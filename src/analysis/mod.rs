@@ -30,6 +30,7 @@ pub use attribution::{attribution, attribution_sites, head_attribution, neuron_a
 pub use causal_trace::CausalTrace;
 pub use direction::Direction;
 pub use gradient::{AttributionPatching, Baseline, Comparison, Estimates, Integrated};
+pub use gradient::{Edge, EdgeAttribution, Edges, Reader, Rule, Writer, edge_count};
 pub use gradient::{gradient_times_input, integrated_gradients};
 pub use heads::{Motif, head_scores, repeated_tokens, repeated_tokens_of, top_heads};
 pub use knockout::attention_knockout;

@@ -82,6 +82,8 @@ pub(super) fn axis_name(axis: Axis) -> &'static str {
         Axis::Scale => "scale",
         Axis::Component => "component",
         Axis::Plan => "plan",
+        Axis::Writer => "from",
+        Axis::Reader => "to",
         Axis::Pc => "principal component",
         Axis::Series => "",
     }

@@ -39,6 +39,10 @@ pub enum Axis {
     Component,
     /// Interventions of a sweep, one plan each.
     Plan,
+    /// What an edge begins at: a component that writes to the residual stream.
+    Writer,
+    /// What an edge ends at: a place at which a component reads the stream.
+    Reader,
     /// Principal components, most variance first.
     Pc,
     /// Things listed side by side that have no other name: metrics, prompts, series.

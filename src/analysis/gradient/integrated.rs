@@ -189,7 +189,7 @@ impl<'a> Line<'a> {
 
 /// `|sum - difference| / |difference|`, the largest of all rows; 0 where both are 0.
 pub(super) fn completeness_error(sums: &Tensor, difference: &Tensor) -> Result<f64> {
-    let [sums, difference] = [sums, difference].map(|x| Vec::<f64>::try_from(x));
+    let [sums, difference] = [sums, difference].map(Vec::<f64>::try_from);
     let (sums, difference) = (sums?, difference?);
     let mut largest: f64 = 0.0;
     for (sum, whole) in sums.iter().zip(&difference) {

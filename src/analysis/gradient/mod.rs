@@ -2,7 +2,9 @@
 
 mod atp;
 mod compare;
+mod edges;
 mod integrated;
+mod nodes;
 mod qk;
 
 use anyhow::{Result, ensure};
@@ -18,7 +20,9 @@ use crate::text::Tokens;
 
 pub use atp::{AttributionPatching, Estimates};
 pub use compare::Comparison;
+pub use edges::{Edge, EdgeAttribution, Edges, Rule};
 pub use integrated::{Baseline, Integrated, gradient_times_input, integrated_gradients};
+pub use nodes::{Reader, Writer, edge_count};
 
 /// Two prompts can be patched into each other token by token only where they are equally long.
 fn same_lengths(clean: &Tokens, corrupt: &Tokens) -> Result<()> {
