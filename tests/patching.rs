@@ -276,6 +276,20 @@ fn sites_outside_the_blocks_have_no_layer_axis() {
 }
 
 #[test]
+fn a_key_after_its_query_is_missing_from_grid_and_figure() {
+    let (model, (clean, corrupt)) = (model(), pair());
+    let by = [Axis::Head, Axis::Query, Axis::Key];
+    let grid = patching(&model, &clean, &corrupt, Point::Pattern, &by, &metric()).unwrap();
+    let one = grid.select(Axis::Layer, 0).unwrap().select(Axis::Head, 1).unwrap();
+    for (query, key) in (0..5).flat_map(|query| (0..5).map(move |key| (query, key))) {
+        assert_eq!(one.exists(&[query, key]), key <= query);
+    }
+    assert!(grid.mean(Axis::Query).unwrap().values.iter().all(|value| value.is_finite()));
+    let json = heatmap(&one).unwrap().bundle().unwrap().plotly;
+    assert!(!json.contains("NaN"), "{json}");
+}
+
+#[test]
 fn layers_can_be_chosen() {
     let (model, (clean, corrupt)) = (model(), pair());
     let pair = Patching::new(&model, &clean, &corrupt).unwrap();

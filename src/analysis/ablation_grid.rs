@@ -73,7 +73,7 @@ impl Ablation {
 
     /// Removes the part within a subspace, `x - QᵀQ x`, `Q` an orthonormal basis of the rows of
     /// `directions`: `[D]` or `[K, D]`, `D` the site's last axis. Rows that depend on each other are
-    /// an error.
+    /// an error. The control is as many random ones: `Rng::new(seed).normal_tensor(&[k, d])`.
     pub fn project_out(directions: &Tensor) -> Result<Self> {
         let rows = orthonormal(directions)?;
         let label = format!("projection off {} directions", rows.len());

@@ -117,7 +117,7 @@ impl CausalTrace {
         let window = self.check(point)?;
         let by = (&point.into(), [Axis::Pos].as_slice());
         let cells = Cells::new("causal trace of", self.model.config(), &self.tokens, by)?;
-        let clean = Plan::new().cache(point).cache(Site::Embed);
+        let clean = Plan::new().cache(point).cache(Site::Embed).logits_at(-1);
         let clean = self.model.run(&self.tokens, &clean)?.cache;
         let noised = self.noised(&clean.get(Site::Embed)?)?;
         let corrupt = self.corrupt(&noised, metric)?;

@@ -119,13 +119,14 @@ impl Patching {
 
     /// Reports `(m - m_0) / (m_1 - m_0)`: 0 is the run that receives the patch, unpatched, and 1
     /// the run that it comes from. Of several prompts, `m_1 - m_0` is their mean difference, so that
-    /// a prompt whose runs hardly differ does not outweigh the others; of each prompt its own.
+    /// a prompt whose runs hardly differ does not outweigh the others, and the interval takes it as
+    /// given; of each prompt its own. Equal baselines are an error.
     pub fn normalised(mut self) -> Self {
         self.normalised = true;
         self
     }
 
-    /// Keeps the `Batch` axis, outermost, instead of the mean over prompts.
+    /// Keeps the `Batch` axis, outermost, instead of the mean over several prompts.
     pub fn each_prompt(mut self) -> Self {
         self.each_prompt = true;
         self

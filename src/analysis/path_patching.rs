@@ -8,7 +8,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::cells::Swept;
+use super::cells::{CHUNK, Swept};
 use super::patching::Patching;
 use crate::grid::Grid;
 use crate::hook::cache::Cache;
@@ -144,18 +144,20 @@ impl Patching {
         let (_, tokens) = self.runs();
         let cells = self.cells("path patching from", &point.into(), by)?;
         let source = self.source(cells.sites(), metric)?;
-        let held = self.held(rule)?;
+        let own = self.own(rule)?;
         let sites: Vec<Site> = receivers.iter().flat_map(Receiver::sites).collect();
         let plan = |_, cell: &[usize]| -> Result<Plan> {
             let send = cells.narrow(cell, Intervention::patch(&source.cache));
-            let sent = held.clone().intervene(cells.site(cell), send);
+            let sent = held(&own, cells.site(cell)).intervene(cells.site(cell), send);
             if sites.is_empty() {
                 return Ok(sent);
             }
-            let recorded = self.model.run(tokens, &sent.cache(sites.clone()))?.cache;
+            let sent = sent.cache(sites.clone()).logits_at(-1);
+            let recorded = self.model.run(tokens, &sent)?.cache;
             Ok(receivers.iter().fold(Plan::new(), |plan, to| to.receive(plan, &recorded)))
         };
-        let swept = Swept::new((&self.model, tokens, metric), (&cells, 1, HELD), plan)?;
+        let chunk = if sites.is_empty() { CHUNK } else { HELD };
+        let swept = Swept::new((&self.model, tokens, metric), (&cells, 1, chunk), plan)?;
         let grid = self.finish(swept, &source, metric)?;
         let to: Vec<String> = receivers.iter().map(Receiver::to_string).collect();
         let to = to.join(", ");
@@ -165,15 +167,14 @@ impl Patching {
             .note("paths", &format!("{rule:?}")))
     }
 
-    /// The plan that holds what lies between as it was in the receiving run.
-    fn held(&self, rule: PathRule) -> Result<Plan> {
+    /// What is held, as it was in the receiving run.
+    fn own(&self, rule: PathRule) -> Result<Cache> {
         let points = match rule {
             PathRule::MlpsRecompute => vec![Point::Z],
             PathRule::MlpsFrozen => vec![Point::Z, Point::MlpOut],
         };
         let (_, tokens) = self.runs();
-        let own = self.model.run(tokens, &Plan::new().cache(points.clone()))?.cache;
-        Ok(Plan::new().intervene(points, Intervention::patch(&own)))
+        Ok(self.model.run(tokens, &Plan::new().cache(points).logits_at(-1))?.cache)
     }
 
     fn check_paths(&self, point: Point, receivers: &[Receiver]) -> Result<()> {
@@ -199,4 +200,18 @@ impl Patching {
         }
         Ok(())
     }
+}
+
+/// The plan that holds all that lies after a sender; what lies before it is as it was anyway.
+fn held(own: &Cache, sender: Site) -> Plan {
+    let first = sender.layer().unwrap_or(0);
+    let after = |site: &Site| match site {
+        Site::Block(layer, Point::MlpOut) => *layer >= first,
+        site => site.layer().is_some_and(|layer| layer > first),
+    };
+    let sites: Vec<Site> = own.sites().filter(after).collect();
+    if sites.is_empty() {
+        return Plan::new();
+    }
+    Plan::new().intervene(sites, Intervention::patch(own))
 }
