@@ -289,7 +289,7 @@ impl Patching {
     }
 
     /// The clean tokens, with the corrupt one beside it where they differ: `John/Mary`.
-    fn position_labels(&self) -> Vec<String> {
+    pub(super) fn position_labels(&self) -> Vec<String> {
         let clean = frame::position_labels(&self.clean);
         let both = clean.into_iter().zip(frame::position_labels(&self.corrupt));
         both.map(|(a, b)| if a == b { a } else { format!("{a}/{}", b.trim_start()) }).collect()
@@ -303,7 +303,7 @@ pub(super) struct Source {
     pub(super) metric: Vec<f64>,
 }
 
-fn check_pair(clean: &Tokens, corrupt: &Tokens) -> Result<()> {
+pub(super) fn check_pair(clean: &Tokens, corrupt: &Tokens) -> Result<()> {
     ensure!(
         clean.batch() == corrupt.batch(),
         "patching: {} clean prompts and {} corrupt ones: expected one corrupt prompt for each clean one",

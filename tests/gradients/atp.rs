@@ -232,9 +232,9 @@ fn what_cannot_be_estimated_says_why() {
     let model = &models(Kind::Double)[0];
     let new = || AttributionPatching::new(&metric(), Direction::Denoise);
     says(new().run(model, &tokens(), &others()), &["no place", ".points"]);
-    let shorter = Tokens::from_ids(&[vec![1, 2]]).unwrap();
+    let shorter = Tokens::from_ids(&[vec![3, 1], vec![2, 6, 5], vec![20, 0, 7, 7]]).unwrap();
     let z = new().points(Point::Z);
-    says(z.run(model, &tokens(), &shorter), &["[6, 3, 4]", "[2]", "equal lengths"]);
+    says(z.run(model, &tokens(), &shorter), &["not aligned", "row 0 has 6"]);
     says(z.clone().qk_fix().freeze(Freeze::RelP).run(model, &tokens(), &others()), &["qk_fix"]);
     let estimates = z.run(model, &tokens(), &others()).unwrap();
     says(estimates.grid(Point::Z, &[Axis::KvHead]), &["no axis KvHead", "Head"]);

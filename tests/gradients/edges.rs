@@ -174,6 +174,6 @@ fn the_induction_circuit_is_found_edge_by_edge() {
 fn what_cannot_be_attributed_to_edges_says_why() {
     let model = &models(Kind::Double)[0];
     let one = Tokens::from_ids(&[vec![1, 2]]).unwrap();
-    says(new().run(model, &tokens(), &one), &["equal lengths"]);
+    says(new().run(model, &tokens(), &one), &["3 clean prompts and 1 corrupt"]);
     says(new().integrated(0).run(model, &tokens(), &others()), &["0 steps"]);
 }

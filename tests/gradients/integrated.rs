@@ -85,5 +85,8 @@ fn gradient_times_input_of_the_linear_mode_adds_up_to_the_logit() {
 fn a_baseline_of_another_length_is_refused() {
     let model = &models(Kind::Double)[0];
     let one = Tokens::from_ids(&[vec![1, 2]]).unwrap();
-    says(integrated_gradients(model, &tokens(), &metric(), &one), &["equal lengths"]);
+    says(
+        integrated_gradients(model, &tokens(), &metric(), &one),
+        &["3 clean prompts and 1 corrupt"],
+    );
 }

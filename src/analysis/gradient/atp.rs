@@ -15,9 +15,10 @@ use anyhow::{Result, ensure};
 use tch::Tensor;
 
 use super::qk;
-use super::{check_axes, labels, looking_at, noted, same_lengths, sum_to, value};
+use super::{check_axes, labels, looking_at, noted, sum_to, value};
 use crate::analysis::direction::Direction;
 use crate::analysis::frame;
+use crate::analysis::patching::Patching;
 use crate::grid::Grid;
 use crate::hook::cache::Cache;
 use crate::hook::freeze::Freeze;
@@ -90,7 +91,7 @@ impl AttributionPatching {
     /// Two forward passes, one of them with its backward pass. Clean and corrupt prompts must agree
     /// in length, row by row.
     pub fn run(&self, model: &Model, clean: &Tokens, corrupt: &Tokens) -> Result<Estimates> {
-        same_lengths(clean, corrupt)?;
+        let pair = Patching::new(model, clean, corrupt)?.direction(self.direction);
         ensure!(
             !self.sites.is_empty(),
             "attribution patching: no place named: expected .points(Point::Z) or others"
@@ -106,7 +107,7 @@ impl AttributionPatching {
         }
         sites.sort();
         sites.dedup();
-        let (source, receiver) = self.direction.order(clean, corrupt);
+        let (source, receiver) = pair.runs();
         let plan = looking_at(Plan::new().cache(sites.clone()), &self.metric, &sites);
         let watched = |site: &Site| matches!(site.point(), Some(Point::Scores | Point::Pattern));
         let plan = match sites.iter().any(watched) || self.frozen.iter().any(blind) {
@@ -119,10 +120,10 @@ impl AttributionPatching {
         let values = [(&from, source), (&to, receiver)];
         let [before, after] = values.map(|(run, tokens)| value(&self.metric, run, tokens));
         Ok(Estimates {
-            model: model.clone(),
             settings: self.clone(),
             source_metric: Vec::try_from(before?)?,
             receiver_metric: Vec::try_from(after?)?,
+            pair: pair.clone(),
             source: from.cache,
             receiver: to.cache,
             gradients: to.gradients.unwrap_or_else(|| Cache::new(receiver, 0)),
@@ -135,7 +136,7 @@ impl AttributionPatching {
 /// receiver's gradients, to be summed to any cells.
 #[derive(Debug, Clone)]
 pub struct Estimates {
-    pub(super) model: Model,
+    pub(super) pair: Patching,
     pub(super) settings: AttributionPatching,
     pub(super) source: Cache,
     pub(super) receiver: Cache,
@@ -156,7 +157,7 @@ impl Estimates {
     /// Cells of padding and of keys after their query are missing.
     pub fn grid(&self, point: Point, by: &[Axis]) -> Result<Grid> {
         let by: Vec<Axis> = by.iter().copied().filter(|axis| *axis != Axis::Layer).collect();
-        let n_layers = self.model.config().n_layers;
+        let n_layers = self.receiver.n_layers();
         let layers = (0..n_layers).map(|layer| self.cells(point.at(layer), &by));
         let values = Tensor::stack(&layers.collect::<Result<Vec<_>>>()?, 1);
         self.labelled(point.at(0), point.name(), &values, &[&[Axis::Layer], &by[..]].concat())
@@ -198,9 +199,9 @@ impl Estimates {
 
     fn labelled(&self, site: Site, name: &str, values: &Tensor, axes: &[Axis]) -> Result<Grid> {
         let tokens = self.receiver.tokens();
-        let size = values.size();
+        let (size, places) = (values.size(), self.pair.position_labels());
         let named = axes.iter().zip(&size[1..]);
-        let named = named.map(|(axis, len)| (*axis, labels(&self.model, tokens, *axis, *len)));
+        let named = named.map(|(axis, len)| (*axis, labels(*axis, *len, &places)));
         let unit = self.settings.metric.unit();
         let grid = frame::batched(&self.receiver, values, &named.collect::<Vec<_>>(), unit)?;
         let grid = frame::hide(grid, tokens, 0)?;
@@ -210,7 +211,7 @@ impl Estimates {
             .note("direction", &self.settings.direction.to_string())
             .note("method", &method)
             .of_runs(self.source.origin().cloned());
-        Ok(noted(grid, &self.model, &self.settings.metric))
+        Ok(noted(grid, &self.pair.model, &self.settings.metric))
     }
 }
 

@@ -3,15 +3,11 @@
 use std::fmt;
 
 use anyhow::{Result, ensure};
-use ndarray::{ArrayD, Dimension, IxDyn};
+use ndarray::IxDyn;
 
 use super::atp::Estimates;
 use crate::grid::{Cell, Grid};
-use crate::hook::intervention::Intervention;
-use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Point};
-use crate::index::Position;
-use crate::text::Tokens;
 
 /// An estimate and what it estimates, cell by cell.
 #[derive(Debug, Clone)]
@@ -110,54 +106,16 @@ impl Estimates {
     /// receiving run, and how well the estimates agree with it: one run of the model a cell.
     pub fn compare(&self, point: Point, by: &[Axis]) -> Result<Comparison> {
         let estimate = self.grid(point, by)?;
-        let tokens = self.receiver.tokens();
-        let first = usize::from(tokens.batch() > 1); // one prompt has no axis of prompts
-        let axes: Vec<Axis> = estimate.axes[first..].iter().map(|named| named.axis).collect();
-        let index = |row: usize, cell: &[usize]| [&[row][..], cell].concat()[1 - first..].to_vec();
-        let exists =
-            |cell: &Vec<usize>| (0..tokens.batch()).any(|row| estimate.exists(&index(row, cell)));
-        let all = ndarray::indices(&estimate.shape()[first..]).into_iter();
-        let cells: Vec<Vec<usize>> = all.map(|cell| cell.slice().to_vec()).filter(exists).collect();
-        let patch = Intervention::patch(&self.source);
-        let plan = |cell: &Vec<usize>| {
-            let patch = narrowed(patch.clone(), &axes[1..], &cell[1..], tokens);
-            Plan::new().intervene(point.at(cell[0]), patch)
-        };
-        let plans: Vec<Plan> = cells.iter().map(plan).collect();
-        let sweep = self.model.sweep(tokens, &plans, self.settings.metric())?;
-        let mut values = ArrayD::from_elem(estimate.shape(), f64::NAN);
-        for (number, cell) in cells.iter().enumerate() {
-            for (row, base) in sweep.base.iter().enumerate() {
-                values[IxDyn(&index(row, cell))] = sweep.values.values[[number, row]] - base;
+        let by: Vec<Axis> = by.iter().copied().filter(|axis| *axis != Axis::Layer).collect();
+        let pair = self.pair.clone().each_prompt();
+        let mut exact = pair.grid(point, &by, self.settings.metric())?;
+        let rows = self.receiver_metric.iter();
+        match exact.axes[0].axis {
+            Axis::Batch => {
+                rows.zip(exact.values.outer_iter_mut()).for_each(|(base, mut row)| row -= *base)
             }
+            _ => rows.for_each(|base| exact.values -= *base),
         }
-        let name = format!("patching of {}", point.name());
-        let mut exact = estimate.clone().name(&name).note("method", "patching");
-        exact.values = values;
-        Comparison::of(&estimate, &exact)
+        Comparison::of(&estimate, &exact.name(&format!("effect of patching {point:?}")))
     }
-}
-
-/// A patch of one cell; a column of positions is where each row has it, and rows without it stay
-/// as they are.
-fn narrowed(patch: Intervention, axes: &[Axis], cell: &[usize], tokens: &Tokens) -> Intervention {
-    let mut rows: Vec<i64> = (0..tokens.batch() as i64).collect();
-    let mut narrow = |patch: Intervention, (axis, at): (&Axis, &usize)| {
-        let own = |row: usize| *at as i64 - tokens.padding(row) as i64;
-        let places = Position::PerRow((0..tokens.batch()).map(|row| own(row).max(0)).collect());
-        let patch = match axis {
-            Axis::Pos => patch.pos(places),
-            Axis::Query => patch.query(places),
-            Axis::Key => patch.key(places),
-            Axis::Head => return patch.head(*at),
-            Axis::KvHead => return patch.kv_head(*at),
-            Axis::DMlp => return patch.neuron(*at),
-            Axis::DModel | Axis::DHead | Axis::Vocab => return patch.dim(*at),
-            _ => return patch,
-        };
-        rows.retain(|row| own(*row as usize) >= 0);
-        patch
-    };
-    let patch = axes.iter().zip(cell).fold(patch, &mut narrow);
-    if rows.len() == tokens.batch() { patch } else { patch.batch(rows) }
 }

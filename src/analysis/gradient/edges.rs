@@ -17,8 +17,9 @@ use tch::{Kind, Tensor};
 
 use super::integrated::{completeness_error, midpoints};
 use super::nodes::{Reader, Writer, exists, readers, writers};
-use super::{looking_at, noted, same_lengths, value};
+use super::{looking_at, noted, value};
 use crate::analysis::direction::Direction;
+use crate::analysis::patching::check_pair;
 use crate::grid::Grid;
 use crate::hook::cache::Cache;
 use crate::hook::intervention::Intervention;
@@ -114,7 +115,7 @@ impl EdgeAttribution {
     /// Scores every edge between embedding, heads, MLPs and logits; heads read through queries,
     /// keys and values apart. Clean and corrupt prompts must agree in length, row by row.
     pub fn run(&self, model: &Model, clean: &Tokens, corrupt: &Tokens) -> Result<Edges> {
-        same_lengths(clean, corrupt)?;
+        check_pair(clean, corrupt)?;
         let shares = self.shares()?;
         let (source, receiver) = self.direction.order(clean, corrupt);
         let written = [Point::Z, Point::MlpOut];

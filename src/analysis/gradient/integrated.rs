@@ -11,8 +11,9 @@
 use anyhow::{Context, Result, ensure};
 use tch::{Kind, Tensor};
 
-use super::{labels, noted, same_lengths, sum_to, value};
+use super::{noted, sum_to, value};
 use crate::analysis::frame;
+use crate::analysis::patching::check_pair;
 use crate::grid::Grid;
 use crate::hook::cache::Cache;
 use crate::hook::freeze::Freeze;
@@ -154,7 +155,7 @@ impl<'a> Line<'a> {
         let to = run.cache.get(Site::Embed)?;
         let from = match baseline {
             Baseline::Prompt(other) => {
-                same_lengths(tokens, other)?;
+                check_pair(tokens, other)?;
                 model.embed(other)?
             }
             Baseline::MeanEmbedding => {
@@ -207,7 +208,7 @@ pub(super) fn completeness_error(sums: &Tensor, difference: &Tensor) -> Result<f
 fn by_token(model: &Model, cache: &Cache, shares: &Tensor, metric: &Metric) -> Result<Grid> {
     let tokens = cache.tokens();
     let values = sum_to(shares, &[Axis::Pos, Axis::DModel], &[Axis::Pos]);
-    let named = [(Axis::Pos, labels(model, tokens, Axis::Pos, tokens.width() as i64))];
+    let named = [(Axis::Pos, frame::position_labels(tokens))];
     let grid = frame::batched(cache, &values, &named, metric.unit())?;
     Ok(noted(frame::hide(grid, tokens, 0)?, model, metric))
 }

@@ -24,16 +24,6 @@ pub use edges::{Edge, EdgeAttribution, Edges, Rule};
 pub use integrated::{Baseline, Integrated, gradient_times_input, integrated_gradients};
 pub use nodes::{Reader, Writer, edge_count};
 
-/// Two prompts can be patched into each other token by token only where they are equally long.
-fn same_lengths(clean: &Tokens, corrupt: &Tokens) -> Result<()> {
-    let (clean, corrupt) = (clean.lens(), corrupt.lens());
-    ensure!(
-        clean == corrupt,
-        "the clean rows have {clean:?} tokens, the corrupt ones {corrupt:?}: patching needs equal lengths (Prompts::aligned says where pairs differ)"
-    );
-    Ok(())
-}
-
 /// Logits only where the metric looks, unless they are asked for.
 fn looking_at(plan: Plan, metric: &Metric, sites: &[Site]) -> Plan {
     match metric.position() {
@@ -52,13 +42,14 @@ fn value(metric: &Metric, run: &Run, tokens: &Tokens) -> Result<Tensor> {
     Ok(value.to_kind(tch::Kind::Double))
 }
 
-/// Labels of an axis of a site.
-fn labels(model: &Model, tokens: &Tokens, axis: Axis, len: i64) -> Vec<String> {
+/// Labels of an axis of a site; `places` are those of positions.
+fn labels(axis: Axis, len: i64, places: &[String]) -> Vec<String> {
+    let len = len as usize;
     match axis {
-        Axis::Pos | Axis::Query | Axis::Key => frame::position_labels(tokens),
-        Axis::Layer => frame::numbered('L', model.config().n_layers),
-        Axis::Head => frame::numbered('H', len as usize),
-        Axis::KvHead => frame::numbered('G', len as usize),
+        Axis::Pos | Axis::Query | Axis::Key => places.to_vec(),
+        Axis::Layer => frame::numbered('L', len),
+        Axis::Head => frame::numbered('H', len),
+        Axis::KvHead => frame::numbered('G', len),
         _ => (0..len).map(|i| i.to_string()).collect(),
     }
 }
