@@ -84,6 +84,10 @@ fn what_a_notebook_keeps_can_be_cloned_sent_to_a_thread_and_printed() {
     kept::<Grid>();
     kept::<Figure>();
     kept::<Config>();
+    kept::<thalweg::Estimates>();
+    kept::<thalweg::Comparison>();
+    kept::<thalweg::Integrated>();
+    kept::<thalweg::Edges>();
 }
 
 #[test]

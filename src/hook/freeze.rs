@@ -33,17 +33,24 @@ pub enum Freeze {
     /// of gate and linear branch shared out half and half. Only its gradients differ from a plain
     /// run's, so it takes no cache.
     RelP,
+    /// What this layer's block writes to the stream: `AttnOut` and `MlpOut`. Gradients pass it by
+    /// along the stream only, as GradDrop asks.
+    Block(usize),
 }
 
 impl Freeze {
     /// The sites whose values are held in every layer.
     fn sites(self, n_layers: usize) -> Vec<Site> {
+        if let Freeze::Block(layer) = self {
+            return vec![Point::AttnOut.at(layer), Point::MlpOut.at(layer)];
+        }
         let points: &[Point] = match self {
             Freeze::Norm => &[Point::Ln1Scale, Point::Ln2Scale],
             Freeze::Pattern => &[Point::Pattern],
             Freeze::Gate => &[Point::MlpPre],
             Freeze::Linear => &[Point::Ln1Scale, Point::Ln2Scale, Point::Pattern, Point::MlpPre],
             Freeze::RelP => &[Point::Ln1Scale, Point::Ln2Scale, Point::Pattern],
+            Freeze::Block(_) => &[],
         };
         let blocks = points.iter().flat_map(|point| (0..n_layers).map(|layer| point.at(layer)));
         let norms = !matches!(self, Freeze::Pattern | Freeze::Gate);
@@ -59,6 +66,7 @@ impl Freeze {
             Freeze::Pattern => format!("frozen: pattern; {blind}"),
             Freeze::Gate => "frozen: gate; the gradient at MlpPre is 0".to_owned(),
             Freeze::Linear => format!("frozen: {norm}, pattern, gate; {blind}, and so is MlpPre's"),
+            Freeze::Block(layer) => format!("frozen: what block {layer} writes"),
             Freeze::RelP => format!("RelP: {norm} and pattern frozen, gate x up halved; {blind}"),
         }
     }
@@ -120,6 +128,9 @@ pub(crate) fn hold(
             *what != Freeze::RelP || cache.is_none(),
             "freeze(RelP): it is a rule for the gradients of a run at its own values: use freeze_own(RelP)"
         );
+        if let Freeze::Block(layer) = what {
+            ensure!(*layer < n_layers, "freeze({what}): the model has layers 0..{}", n_layers - 1);
+        }
         for site in what.sites(n_layers) {
             let slot = &mut slots[slot(site, n_layers)];
             ensure!(slot.hold.is_none(), "freeze({what}): {site} is frozen already");

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::induction_model::induction_model;
-use thalweg::Estimates;
+use thalweg::{Comparison, Estimates};
 
 /// What can be patched with an effect in a linear model, and how finely.
 fn cells() -> Vec<(Point, Vec<Axis>)> {
@@ -225,6 +225,77 @@ fn estimates_of_a_padded_batch_are_those_of_each_prompt_alone() {
         let own = Vec::<f64>::try_from(measure(model, &tokens, &Plan::new(), &metric())).unwrap();
         values.iter().zip(own).for_each(|(a, b)| near(*a, b, 1e-12, "metric"));
     }
+}
+
+#[test]
+fn grad_drop_is_the_mean_magnitude_over_gradients_past_each_block() {
+    let model = &models(Kind::Double)[1];
+    let new = || AttributionPatching::new(&metric(), Direction::Noise);
+    let points = [Point::Z, Point::ResidMid, Point::Q];
+    let by = [Axis::Pos];
+    for (point, n) in [(Point::Z, 2.0), (Point::ResidMid, 3.0), (Point::Q, 2.0)] {
+        let settings = new().points(points).qk_fix();
+        let found = estimates(model, settings.clone().grad_drop()).grid(point, &by).unwrap();
+        let each = (0..3).map(|layer| {
+            let dropped = settings.clone().freeze(Freeze::Block(layer));
+            let grid = estimates(model, dropped).grid(point, &by).unwrap();
+            if point != Point::ResidMid {
+                let own = grid.select(Axis::Layer, layer as i64).unwrap();
+                assert!(own.present().all(|(_, value)| value == 0.0), "{point:?} of {layer}");
+            }
+            grid
+        });
+        let each: Vec<Grid> = each.collect();
+        for (index, value) in found.present() {
+            let sum: f64 = each.iter().map(|grid| grid.values[index.as_slice()].abs()).sum();
+            assert!((sum / n - value).abs() < 1e-12, "{point:?} {index:?}: {value}");
+        }
+    }
+    let one = model_of(Config { n_layers: 1, ..config() }, Kind::Double, 3);
+    let settings = new().points(Point::Z).grad_drop();
+    says(settings.run(&one, &tokens(), &others()), &["grad_drop", "1 layer"]);
+    let plan = Plan::new().freeze_own(Freeze::Block(1));
+    says(one.run(&tokens(), &plan), &["Block(1)", "layers 0..0"]);
+}
+
+#[test]
+fn normalised_estimates_share_their_scale_with_normalised_patching() {
+    let model = &models(Kind::Double)[0];
+    for direction in [Direction::Denoise, Direction::Noise] {
+        let settings = AttributionPatching::new(&metric(), direction).points(Point::ResidPost);
+        let plain = settings.run(model, &tokens(), &others()).unwrap();
+        let shares = settings.normalised().run(model, &tokens(), &others()).unwrap();
+        let comparison = shares.compare(Point::ResidPost, &[]).unwrap();
+        // The whole stream patched is the other run.
+        assert!(comparison.exact.present().all(|(_, value)| (value - 1.0).abs() < 1e-9));
+        let plain = plain.grid(Point::ResidPost, &[]).unwrap();
+        for (index, value) in comparison.estimate.present() {
+            let row = index[0];
+            let apart = shares.source_metric[row] - shares.receiver_metric[row];
+            near(value * apart, plain.values[index.as_slice()], 1e-9, format!("{index:?}"));
+        }
+        assert_eq!(comparison.estimate.zero_one, comparison.exact.zero_one);
+        assert_eq!(comparison.estimate.unit, comparison.exact.unit);
+    }
+}
+
+#[test]
+fn ranks_share_their_mean_where_values_tie() {
+    let grid = |values: [f64; 5]| {
+        Grid::from_array(thalweg::ndarray::arr1(&values), &[Axis::Pos], "nats").unwrap()
+    };
+    let comparison =
+        Comparison::of(&grid([1.0, 1.0, 2.0, 0.0, 5.0]), &grid([2.0, 1.0, 3.0, 0.0, 4.0]));
+    let comparison = comparison.unwrap();
+    // Ranks 1.5 1.5 3 0 4 against 2 1 3 0 4: covariance 9.5, variances 9.5 and 10.
+    assert!((comparison.spearman - 9.5 / 95f64.sqrt()).abs() < 1e-12, "{comparison}");
+    assert_eq!(comparison.ranked()[0].1, 5.0);
+    assert_eq!(comparison.grid().unwrap().shape(), [2, 5]);
+    let noise =
+        Comparison::of(&grid([0.0, 0.0, 0.0, 0.0, 1.0]), &grid([1e-9, -1e-8, 3e-8, 0.0, 1.0]));
+    assert_eq!(noise.unwrap().spearman, 1.0);
+    let shorter = Grid::from_array(thalweg::ndarray::arr1(&[1.0]), &[Axis::Pos], "nats").unwrap();
+    says(Comparison::of(&grid([0.0; 5]), &shorter), &["[Pos 5]", "[Pos 1]", "equal"]);
 }
 
 #[test]

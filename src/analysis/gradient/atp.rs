@@ -11,12 +11,15 @@
 //! QK fix mends the former, RelP the latter; [`compare`](crate::Estimates::compare) says how far
 //! an estimate can be trusted.
 
+use std::fmt;
+
 use anyhow::{Result, ensure};
 use tch::Tensor;
 
 use super::qk;
 use super::{check_axes, labels, looking_at, noted, sum_to, value};
 use crate::analysis::direction::Direction;
+use crate::analysis::effect::scale;
 use crate::analysis::frame;
 use crate::analysis::patching::Patching;
 use crate::grid::Grid;
@@ -26,7 +29,7 @@ use crate::hook::metric::Metric;
 use crate::hook::plan::{Attention, Plan, exists};
 use crate::hook::site::{Axis, Point, Site};
 use crate::hook::sites::Sites;
-use crate::model::Model;
+use crate::model::{Model, Run};
 use crate::text::Tokens;
 
 /// What to estimate: the metric, the direction of the patch, the places.
@@ -48,11 +51,13 @@ use crate::text::Tokens;
 /// ```
 #[derive(Debug, Clone)]
 pub struct AttributionPatching {
-    metric: Metric,
+    pub(super) metric: Metric,
     direction: Direction,
     sites: Sites,
     frozen: Vec<Freeze>,
     qk_fix: bool,
+    pub(super) grad_drop: bool,
+    pub(super) normalised: bool,
 }
 
 impl AttributionPatching {
@@ -64,6 +69,8 @@ impl AttributionPatching {
             sites: Sites::default(),
             frozen: Vec::new(),
             qk_fix: false,
+            grad_drop: false,
+            normalised: false,
         }
     }
 
@@ -88,6 +95,21 @@ impl AttributionPatching {
         self
     }
 
+    /// AtP*'s GradDrop: one gradient for each layer, that layer's block frozen, so that effects along
+    /// different paths that cancel in one gradient do not hide a cell. What is reported is the mean
+    /// magnitude, without a sign; it costs a run with gradients a layer.
+    pub fn grad_drop(mut self) -> Self {
+        self.grad_drop = true;
+        self
+    }
+
+    /// Reports the share of the difference between the two runs' metrics, each prompt's own: 0 is
+    /// the receiving run, 1 the source.
+    pub fn normalised(mut self) -> Self {
+        self.normalised = true;
+        self
+    }
+
     /// Two forward passes, one of them with its backward pass. Clean and corrupt prompts must agree
     /// in length, row by row.
     pub fn run(&self, model: &Model, clean: &Tokens, corrupt: &Tokens) -> Result<Estimates> {
@@ -97,7 +119,7 @@ impl AttributionPatching {
             "attribution patching: no place named: expected .points(Point::Z) or others"
         );
         let mut sites = self.sites.resolve(model.config().n_layers);
-        let blind = |what: &Freeze| !matches!(what, Freeze::Norm | Freeze::Gate);
+        let blind = |what: &Freeze| !matches!(what, Freeze::Norm | Freeze::Gate | Freeze::Block(_));
         if self.qk_fix {
             ensure!(
                 !self.frozen.iter().any(blind),
@@ -116,7 +138,8 @@ impl AttributionPatching {
         };
         let from = model.run(source, &plan)?;
         let plan = self.frozen.iter().fold(plan, |plan, what| plan.freeze_own(*what));
-        let to = model.run(receiver, &plan.gradients(self.metric.clone()))?;
+        let plan = plan.gradients(self.metric.clone());
+        let (to, gradients) = self.backward(model, receiver, &plan)?;
         let values = [(&from, source), (&to, receiver)];
         let [before, after] = values.map(|(run, tokens)| value(&self.metric, run, tokens));
         Ok(Estimates {
@@ -126,21 +149,39 @@ impl AttributionPatching {
             pair: pair.clone(),
             source: from.cache,
             receiver: to.cache,
-            gradients: to.gradients.unwrap_or_else(|| Cache::new(receiver, 0)),
+            gradients,
             notes: to.notes,
         })
+    }
+
+    /// The receiving run, and its gradients: one set, or one for each block dropped.
+    fn backward(&self, model: &Model, tokens: &Tokens, plan: &Plan) -> Result<(Run, Vec<Cache>)> {
+        let mut run = model.run(tokens, plan)?;
+        if !self.grad_drop {
+            let gradients = run.gradients.take().into_iter().collect();
+            return Ok((run, gradients));
+        }
+        let n_layers = model.config().n_layers;
+        ensure!(n_layers > 1, "grad_drop: the model has 1 layer, nothing is left without it");
+        let mut each = Vec::new();
+        for layer in 0..n_layers {
+            let plan = plan.clone().freeze_own(Freeze::Block(layer));
+            each.extend(model.run(tokens, &plan)?.gradients);
+        }
+        Ok((run, each))
     }
 }
 
 /// What [`AttributionPatching`] found: the source's and the receiver's activations and the
 /// receiver's gradients, to be summed to any cells.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Estimates {
     pub(super) pair: Patching,
     pub(super) settings: AttributionPatching,
     pub(super) source: Cache,
     pub(super) receiver: Cache,
-    pub(super) gradients: Cache,
+    /// One set, or one for each block that GradDrop drops.
+    pub(super) gradients: Vec<Cache>,
     /// The metric of the run that patches come from, one number a prompt.
     pub source_metric: Vec<f64>,
     /// The metric of the run that receives them.
@@ -170,6 +211,19 @@ impl Estimates {
 
     /// `[Batch, ..by]`, f64.
     fn cells(&self, site: Site, by: &[Axis]) -> Result<Tensor> {
+        let each = self.gradients.iter().map(|gradients| self.cells_by(gradients, site, by));
+        let each = each.collect::<Result<Vec<_>>>()?;
+        if !self.settings.grad_drop {
+            return Ok(Tensor::stack(&each, 0).sum_dim_intlist([0i64].as_slice(), false, None));
+        }
+        // A cell inside a block has no gradient where its own block is dropped.
+        let own_block = site.point().is_some_and(is_inside);
+        let n = each.len() - usize::from(own_block);
+        let sum = Tensor::stack(&each, 0).abs().sum_dim_intlist([0i64].as_slice(), false, None);
+        Ok(sum / n as f64)
+    }
+
+    fn cells_by(&self, gradients: &Cache, site: Site, by: &[Axis]) -> Result<Tensor> {
         let fixed = match site.point() {
             Some(Point::Q | Point::RotQ) => Some((qk::queries as qk::Fix, Axis::Head)),
             Some(Point::K | Point::RotK) => Some((qk::keys as qk::Fix, Axis::KvHead)),
@@ -180,11 +234,11 @@ impl Estimates {
             let have = [Axis::Pos, head];
             check_axes(by, site, &have)?;
             let layer = site.layer().unwrap_or(0);
-            return Ok(sum_to(&fix(self, layer)?, &have, by));
+            return Ok(sum_to(&fix(self, gradients, layer)?, &have, by));
         }
         let have = &site.axes()[1..];
         check_axes(by, site, have)?;
-        let [to, gradient] = [&self.receiver, &self.gradients].map(|cache| cache.get(site));
+        let [to, gradient] = [&self.receiver, gradients].map(|cache| cache.get(site));
         let difference = self.source.get(site)? - to?;
         let difference = match site.point() {
             Some(Point::Scores) => {
@@ -199,6 +253,7 @@ impl Estimates {
 
     fn labelled(&self, site: Site, name: &str, values: &Tensor, axes: &[Axis]) -> Result<Grid> {
         let tokens = self.receiver.tokens();
+        let values = &self.scaled(values)?;
         let (size, places) = (values.size(), self.pair.position_labels());
         let named = axes.iter().zip(&size[1..]);
         let named = named.map(|(axis, len)| (*axis, labels(*axis, *len, &places)));
@@ -210,8 +265,44 @@ impl Estimates {
             .name(&format!("{method} of {name}"))
             .note("direction", &self.settings.direction.to_string())
             .note("method", &method)
+            .note("blind to", &self.notes.join("; "))
             .of_runs(self.source.origin().cloned());
+        let grid = match self.settings.normalised {
+            true => {
+                let (from, to) = self.settings.direction.order("clean", "corrupt");
+                let unit = format!("share of {:?} moved", self.settings.metric);
+                grid.zero_one(&format!("the {to} run"), &format!("the {from} run")).unit(&unit)
+            }
+            false => grid,
+        };
         Ok(noted(grid, &self.pair.model, &self.settings.metric))
+    }
+
+    /// As shares of each prompt's difference, if asked: `values [Batch, ..]`.
+    fn scaled(&self, values: &Tensor) -> Result<Tensor> {
+        if !self.settings.normalised {
+            return Ok(values.shallow_clone());
+        }
+        let setting = (&self.pair.model, &self.settings.metric);
+        let ends = (&self.receiver_metric[..], &self.source_metric[..]);
+        let apart = scale("attribution patching", setting, ends, true)?;
+        let mut shape = vec![1; values.dim()];
+        shape[0] = -1;
+        Ok(values / Tensor::from_slice(&apart).to_device(values.device()).view(&shape[..]))
+    }
+}
+
+/// Whether a point lies inside its block, not on the stream.
+fn is_inside(point: Point) -> bool {
+    !matches!(point, Point::ResidPre | Point::ResidMid | Point::ResidPost)
+}
+
+impl fmt::Debug for Estimates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Estimates { settings, source_metric: from, receiver_metric: to, .. } = self;
+        let (places, metric) = (&settings.sites, &settings.metric);
+        write!(f, "Estimates of patching {places}, {}: {metric:?} ", settings.direction)?;
+        write!(f, "{from:?} at the source, {to:?} in the receiving run")
     }
 }
 
@@ -221,15 +312,14 @@ impl AttributionPatching {
         let in_qk = |point| matches!(point, Point::Q | Point::RotQ | Point::K | Point::RotK);
         let fix = self.qk_fix && site.point().is_some_and(in_qk);
         let frozen: Vec<String> = self.frozen.iter().map(Freeze::to_string).collect();
+        let drop = if self.grad_drop { " with GradDrop" } else { "" };
         match (fix, frozen.is_empty()) {
-            (true, _) => "attribution patching with QK fix".to_owned(),
-            (false, true) => "attribution patching".to_owned(),
+            (true, _) => {
+                format!("attribution patching with QK fix{}", drop.replace(" with", " and"))
+            }
+            (false, true) => format!("attribution patching{drop}"),
             (false, false) if self.frozen == [Freeze::RelP] => "RelP".to_owned(),
             _ => format!("attribution patching, frozen {}", frozen.join(", ")),
         }
-    }
-
-    pub(super) fn metric(&self) -> &Metric {
-        &self.metric
     }
 }

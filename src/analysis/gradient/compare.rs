@@ -26,7 +26,8 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Compares two grids of the same axes, over the cells that exist in both.
+    /// Compares two grids of the same axes, over the cells that exist in both. Values below a
+    /// millionth of the largest count as 0: the order of what is rounding means nothing.
     ///
     /// ```
     /// use thalweg::{Axis, Comparison, Grid, ndarray::array};
@@ -46,6 +47,7 @@ impl Comparison {
         let both = estimate.present().filter(|(index, _)| exact.exists(index));
         let pairs = both.map(|(index, value)| (value, exact.values[IxDyn(&index)]));
         let (a, b): (Vec<f64>, Vec<f64>) = pairs.unzip();
+        let (a, b) = (without_rounding(a), without_rounding(b));
         ensure!(a.len() > 1, "cannot compare {} cells: expected two at least", a.len());
         Ok(Comparison {
             pearson: pearson(&a, &b),
@@ -78,6 +80,11 @@ impl fmt::Display for Comparison {
     }
 }
 
+fn without_rounding(x: Vec<f64>) -> Vec<f64> {
+    let largest = x.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+    x.into_iter().map(|x| if x.abs() < 1e-6 * largest { 0.0 } else { x }).collect()
+}
+
 /// Pearson's correlation.
 fn pearson(a: &[f64], b: &[f64]) -> f64 {
     let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
@@ -103,19 +110,26 @@ fn ranks(x: &[f64]) -> Vec<f64> {
 
 impl Estimates {
     /// The exact effect of patching each cell of [`grid`](Self::grid), the metric less that of the
-    /// receiving run, and how well the estimates agree with it: one run of the model a cell.
+    /// receiving run, and how well the estimates agree with it: one run of the model a cell. Beside
+    /// GradDrop, which has no sign, stands the effects' magnitude.
     pub fn compare(&self, point: Point, by: &[Axis]) -> Result<Comparison> {
         let estimate = self.grid(point, by)?;
         let by: Vec<Axis> = by.iter().copied().filter(|axis| *axis != Axis::Layer).collect();
-        let pair = self.pair.clone().each_prompt();
-        let mut exact = pair.grid(point, &by, self.settings.metric())?;
+        let (normalised, pair) = (self.settings.normalised, self.pair.clone().each_prompt());
+        let pair = if normalised { pair.normalised() } else { pair };
+        let mut exact = pair.grid(point, &by, &self.settings.metric)?;
         let rows = self.receiver_metric.iter();
         match exact.axes[0].axis {
+            _ if normalised => {} // the receiving run is 0 there
             Axis::Batch => {
-                rows.zip(exact.values.outer_iter_mut()).for_each(|(base, mut row)| row -= *base)
+                rows.zip(exact.values.outer_iter_mut()).for_each(|(base, mut row)| row -= *base);
             }
             _ => rows.for_each(|base| exact.values -= *base),
         }
-        Comparison::of(&estimate, &exact.name(&format!("effect of patching {point:?}")))
+        let exact = match self.settings.grad_drop {
+            true => exact.map(f64::abs).name(&format!("magnitude of patching {point:?}")),
+            false => exact.name(&format!("effect of patching {point:?}")),
+        };
+        Comparison::of(&estimate, &exact)
     }
 }

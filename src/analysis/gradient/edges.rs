@@ -73,8 +73,8 @@ pub struct Edge {
     pub score: f64,
 }
 
-/// Scores of all edges, a mean over prompts.
-#[derive(Debug, Clone)]
+/// Scores of all edges, a mean over prompts. `scores.top(10)` are the ten best as a grid for bars.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Edges {
     /// What writes, in the order of the pass.
@@ -205,6 +205,15 @@ impl Edges {
             score: cell.value,
         };
         self.scores.ranked().into_iter().map(edge).collect()
+    }
+}
+
+impl fmt::Debug for Edges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let best: Vec<_> = self.ranked().iter().take(3).map(Edge::to_string).collect();
+        let (error, difference) = (self.completeness_error, self.difference);
+        write!(f, "{}, difference {difference:.4}, completeness error ", self.scores.name)?;
+        write!(f, "{error:.2e}; {} edges: {}, ...", self.scores.present().count(), best.join(", "))
     }
 }
 

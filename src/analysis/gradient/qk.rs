@@ -15,7 +15,7 @@ use crate::hook::plan::exists;
 use crate::hook::site::{Point, Site};
 
 /// Effects `[Batch, Pos, heads]` of patching each query or key of a layer alone.
-pub(super) type Fix = fn(&Estimates, usize) -> Result<Tensor>;
+pub(super) type Fix = fn(&Estimates, &Cache, usize) -> Result<Tensor>;
 
 /// The sites the fix reads beside those of queries and keys that are asked for.
 pub(super) fn needed(sites: &[Site]) -> Vec<Site> {
@@ -74,8 +74,8 @@ fn softmax(scores: &Tensor) -> Tensor {
 }
 
 /// Each query patched alone: `[Batch, Pos, Head]`.
-pub(super) fn queries(estimates: &Estimates, layer: usize) -> Result<Tensor> {
-    let own = Attention::new(&estimates.receiver, &estimates.gradients, layer)?;
+pub(super) fn queries(estimates: &Estimates, gradients: &Cache, layer: usize) -> Result<Tensor> {
+    let own = Attention::new(&estimates.receiver, gradients, layer)?;
     let q = heads_first(&estimates.source.get(Point::RotQ.at(layer))?);
     let patched = scores(&q, &own.k).masked_fill(&own.absent, f64::NEG_INFINITY);
     let change = softmax(&patched) - &own.pattern;
@@ -88,8 +88,8 @@ pub(super) fn queries(estimates: &Estimates, layer: usize) -> Result<Tensor> {
 /// The key's share `p` of a row becomes `sigmoid(logit(p) + change of the score)`, and the other
 /// keys share the rest as before. So the row's effect is `(p' - p) (gradient at the key - mean
 /// gradient of the others)`.
-pub(super) fn keys(estimates: &Estimates, layer: usize) -> Result<Tensor> {
-    let own = Attention::new(&estimates.receiver, &estimates.gradients, layer)?;
+pub(super) fn keys(estimates: &Estimates, gradients: &Cache, layer: usize) -> Result<Tensor> {
+    let own = Attention::new(&estimates.receiver, gradients, layer)?;
     let source = estimates.source.get(Point::RotK.at(layer))?;
     let kv_heads = source.size()[2];
     let change = scores(&own.q, &(for_heads(&source, own.q.size()[1]) - &own.k));
