@@ -14,6 +14,7 @@ mod interventions;
 mod invariants;
 mod loading;
 mod memory;
+mod memory_cap;
 mod narrowing;
 mod offload;
 mod patching;

@@ -300,11 +300,12 @@ impl Moments {
         let (a, b) = (before as f64, n as f64);
         let delta = mean - &self.mean;
         let weight = a * b / (a + b);
-        self.squares = &self.squares + squares + delta.square() * weight;
+        // In place: memory that is taken anew between passes keeps theirs from being used again.
+        let _ = self.squares.g_add_(&(squares + delta.square() * weight));
         if let Some(products) = &mut self.products {
             let _ = products.addr_(&(&delta * weight), &delta);
         }
-        self.mean = &self.mean + delta * (b / (a + b));
+        let _ = self.mean.g_add_(&(delta * (b / (a + b))));
     }
 }
 

@@ -1,18 +1,19 @@
 //! A safetensors file written tensor by tensor: no more than a piece of one is held in memory.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use tch::{Device, Tensor};
 
 use super::dtype;
 
 /// Bytes copied out of a tensor at a time.
-const PIECE: usize = 1 << 22;
+const PIECE: usize = 1 << 16;
 
 /// Appends tensors under a temporary name; [`finish`](Self::finish) writes the header, for which
 /// room was left in front, and gives the file its name. Dropped before that, it leaves nothing.
@@ -22,7 +23,10 @@ pub(crate) struct Writer {
     partial: PathBuf,
     file: File,
     room: usize,
-    entries: Map<String, Value>,
+    /// The header's entries so far. This and the buffer are allocated once: what is allocated and
+    /// kept between the large tensors of a pass would keep their memory from being used again.
+    entries: String,
+    buffer: Vec<u8>,
     end: u64,
     finished: bool,
 }
@@ -36,40 +40,36 @@ impl Writer {
         let mut file = File::create(&partial).with_context(failed)?;
         let room = room.next_multiple_of(8); // where the format wants its data to begin
         file.seek(SeekFrom::Start(8 + room as u64)).with_context(failed)?;
-        let (path, entries) = (path.to_owned(), Map::new());
-        Ok(Writer { path, partial, file, room, entries, end: 0, finished: false })
+        let (path, entries) = (path.to_owned(), String::with_capacity(room));
+        let buffer = vec![0; PIECE];
+        Ok(Writer { path, partial, file, room, entries, buffer, end: 0, finished: false })
     }
 
-    /// Appends a tensor.
+    /// Appends a tensor. Its name must be a new one.
     pub(crate) fn add(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
         let kind = dtype(tensor.kind())?;
         let size = tensor.kind().elt_size_in_bytes();
-        let flat = tensor.detach().contiguous().view([-1]);
+        let flat = tensor.detach().to_device(Device::Cpu).contiguous().view([-1]);
         let (mut at, n) = (0, flat.size()[0]);
-        let mut bytes = Vec::new();
         while at < n {
             let part = flat.narrow(0, at, ((PIECE / size) as i64).min(n - at));
-            let part = part.to_device(Device::Cpu);
-            bytes.resize(part.numel() * size, 0);
-            part.copy_data_u8(&mut bytes, part.numel());
+            let bytes = &mut self.buffer[..part.numel() * size];
+            part.copy_data_u8(bytes, part.numel());
             self.file
-                .write_all(&bytes)
+                .write_all(bytes)
                 .with_context(|| format!("cannot write {}", self.path.display()))?;
             at += part.size()[0];
         }
         let end = self.end + tensor.numel() as u64 * size as u64;
         let entry = json!({"dtype": kind, "shape": tensor.size(), "data_offsets": [self.end, end]});
-        let twice = self.entries.insert(name.to_owned(), entry);
-        ensure!(twice.is_none(), "{}: {name} was written twice", self.path.display());
+        let _ = write!(self.entries, ",{}:{entry}", json!(name));
         self.end = end;
         Ok(())
     }
 
     /// Writes the header, with a few lines of metadata, and gives the file its name.
     pub(crate) fn finish(&mut self, metadata: &HashMap<String, String>) -> Result<()> {
-        let mut header = Map::from_iter([("__metadata__".to_owned(), json!(metadata))]);
-        header.append(&mut self.entries);
-        let mut text = Value::Object(header).to_string();
+        let mut text = format!("{{\"__metadata__\":{}{}}}", json!(metadata), self.entries);
         let (room, path) = (self.room, &self.path);
         ensure!(
             text.len() <= room,

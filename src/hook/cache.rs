@@ -33,7 +33,9 @@ pub struct Cache {
 #[derive(Clone)]
 enum To {
     Device(Device),
-    File(Sink),
+    /// What was written so far is listed in room taken beforehand: what is allocated and kept between
+    /// the large tensors of a pass would keep their memory from being used again.
+    File(Sink, Vec<(Site, [i64; 4])>),
 }
 
 #[derive(Clone)]
@@ -60,30 +62,41 @@ impl Cache {
     pub(crate) fn of(program: &Program, tokens: &Tokens) -> Self {
         let offload = program.offload.as_ref().map(|offload| match offload {
             Offload::Device(device) => To::Device(*device),
-            Offload::File(path) => To::File(Sink::new(path)),
+            Offload::File(path) => {
+                To::File(Sink::new(path), Vec::with_capacity(program.slots.len()))
+            }
         });
         Cache { origin: program.origin.clone(), offload, ..Cache::new(tokens, program.n_layers) }
     }
 
     /// Records a tensor of the run that goes on, there where the plan wants it.
     pub(crate) fn keep(&mut self, site: Site, tensor: Tensor) -> Result<()> {
-        match &self.offload {
-            None => self.insert(site, tensor),
-            Some(To::Device(device)) => self.insert(site, tensor.to_device(*device)),
-            Some(To::File(sink)) => {
-                sink.add(self, site, &tensor)?;
-                let (path, shape) = (sink.path().to_owned(), tensor.size());
-                let mark = Some(sink.mark().to_owned());
-                self.entries.insert(site, Entry::File { path, shape, mark });
-            }
+        if let Some(To::Device(device)) = &self.offload {
+            self.insert(site, tensor.to_device(*device));
+            return Ok(());
+        }
+        let Some(To::File(sink, _)) = &self.offload else {
+            self.insert(site, tensor);
+            return Ok(());
+        };
+        sink.add(self, site, &tensor)?;
+        if let Some(To::File(_, list)) = &mut self.offload {
+            let mut shape = [1; 4];
+            shape.iter_mut().zip(tensor.size()).for_each(|(own, n)| *own = n);
+            list.push((site, shape));
         }
         Ok(())
     }
 
     /// The cache of a run that is done: its file, if it has one, is complete.
     pub(crate) fn sealed(mut self) -> Result<Self> {
-        if let Some(To::File(sink)) = self.offload.take() {
+        if let Some(To::File(sink, list)) = self.offload.take() {
             sink.finish(&self)?;
+            for (site, shape) in list {
+                let (path, shape) = (sink.path().to_owned(), shape[..site.axes().len()].to_vec());
+                let mark = Some(sink.mark().to_owned());
+                self.entries.insert(site, Entry::File { path, shape, mark });
+            }
         }
         Ok(self)
     }

@@ -5,10 +5,13 @@ use tch::{Device, Kind};
 
 use super::edit::Setting;
 use super::offload::Offload;
-use super::plan::Plan;
+use super::plan::{Attention, Plan};
 use super::site::{Axis, Point, Site};
 use crate::config::Config;
 use crate::text::Tokens;
+
+/// Bytes of a pass itself that a cap overlooks.
+const PASS: u64 = 64 << 20;
 
 impl Plan {
     /// Bytes the cache will take in memory: all that is recorded and, where gradients are asked for,
@@ -24,6 +27,47 @@ impl Plan {
         sites.dedup();
         let times = if self.gradients.is_some() { 2 } else { 1 };
         times * sites.iter().map(|site| self.bytes_at(*site, setting)).sum::<u64>()
+    }
+
+    /// Bytes that a pass works with beside what it records, at most: the widest step of a block, the
+    /// attention scores where they are computed, and the logits.
+    pub(crate) fn pass_bytes(&self, config: &Config, tokens: &Tokens, kind: Kind) -> u64 {
+        let (size, wide) =
+            (kind.elt_size_in_bytes() as u64, if kind == Kind::Double { 8 } else { 4 });
+        let [d, f, v] = [config.d_model, config.d_mlp, config.d_vocab].map(|n| n as u64);
+        let heads = (config.n_heads + 2 * config.n_kv_heads) as u64 * config.d_head as u64;
+        let (rows, width) = (tokens.batch() as u64, tokens.width() as u64);
+        let block = ((5 * f).max(4 * heads) + 4 * d) * size + 4 * d * wide;
+        let scores = match self.is_eager(config.n_layers) {
+            true => config.n_heads as u64 * width * (3 * size + wide),
+            false => 0,
+        };
+        // Each head's copy of the stream, and the product it enters.
+        let heads_of = |point: Point| match point {
+            Point::QInput | Point::HeadResult => config.n_heads as u64,
+            Point::KInput | Point::VInput => config.n_kv_heads as u64,
+            _ => 0,
+        };
+        let copies = self.named_sites(config.n_layers).into_iter().filter_map(Site::point);
+        let block = block + 3 * d * size * copies.map(heads_of).max().unwrap_or(0);
+        let places = match &self.logits_at {
+            Some(at) => tokens.places(at.clone()).map_or(0, |rows| rows[0].len()) as u64,
+            None => width,
+        };
+        rows * (width * (block + scores) + places * v * (size + wide))
+    }
+
+    /// Whether attention is computed step by step.
+    fn is_eager(&self, n_layers: usize) -> bool {
+        let inside = |site: &Site| matches!(site.point(), Some(Point::Scores | Point::Pattern));
+        self.attention == Some(Attention::Eager) || self.named_sites(n_layers).iter().any(inside)
+    }
+
+    /// Every site that is recorded or changed.
+    fn named_sites(&self, n_layers: usize) -> Vec<Site> {
+        let mut sites = self.changed_sites(n_layers);
+        sites.extend(self.cache.iter().flat_map(|sites| sites.resolve(n_layers)));
+        sites
     }
 
     fn bytes_at(&self, site: Site, setting: Setting) -> u64 {
@@ -51,10 +95,12 @@ impl Plan {
         }
         let device = match &self.offload {
             Some(Offload::Device(device)) => *device,
-            Some(Offload::File(_)) => return Ok(()),
-            None => setting.device,
+            Some(Offload::File(_)) | None => setting.device,
         };
-        let need = self.bytes(setting.config, setting.tokens, setting.kind);
+        let Setting { config, tokens, kind, .. } = setting;
+        let pass = self.pass_bytes(config, tokens, kind);
+        let need = self.bytes(config, tokens, kind) + pass.saturating_sub(PASS);
+        let beside = if pass > PASS { " and the pass itself" } else { "" };
         let mib =
             |bytes: u64| format!("{bytes} bytes ({:.1} MiB)", bytes as f64 / (1 << 20) as f64);
         let (cap, what) = match self.cap {
@@ -68,7 +114,7 @@ impl Plan {
         };
         ensure!(
             need <= cap,
-            "the cache would take {}, {what} is {}: cache fewer sites, shorten the batch, or raise it with Plan::cap",
+            "the cache{beside} would take {}, {what} is {}: cache fewer sites, shorten the batch, or raise it with Plan::cap",
             mib(need),
             mib(cap)
         );

@@ -33,7 +33,7 @@ pub struct Plan {
     interventions: Vec<(Sites, Intervention)>,
     pub(super) logits_at: Option<Positions>,
     pub(super) gradients: Option<Metric>,
-    attention: Option<Attention>,
+    pub(super) attention: Option<Attention>,
     differentiable: bool,
     pub(super) frozen: Vec<Frozen>,
     pub(super) cap: Option<u64>,
@@ -92,7 +92,8 @@ impl Plan {
         self
     }
 
-    /// Refuses to run if the cache would take more bytes of memory; default: half of what is free.
+    /// Refuses to run if the cache, and what the pass works with beyond 64 MiB, would take more bytes
+    /// of memory; default: half of what is free.
     pub fn cap(mut self, bytes: u64) -> Self {
         self.cap = Some(bytes);
         self
@@ -163,11 +164,6 @@ impl Plan {
     /// Every site that an intervention names.
     pub(crate) fn changed_sites(&self, n_layers: usize) -> Vec<Site> {
         self.interventions.iter().flat_map(|(sites, _)| sites.resolve(n_layers)).collect()
-    }
-
-    /// Whether attention is forced to be computed step by step.
-    pub(crate) fn is_eager(&self) -> bool {
-        self.attention == Some(Attention::Eager)
     }
 
     pub(crate) fn records_nothing(&self) -> bool {

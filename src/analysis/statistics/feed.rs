@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use super::{PIECE, Statistics};
 use crate::config::Config;
 use crate::hook::plan::Plan;
-use crate::hook::site::{Axis, Point, Site};
+use crate::hook::site::{Axis, Site};
 use crate::model::Model;
 use crate::text::Tokens;
 
@@ -63,13 +63,10 @@ fn prepared(model: &Model, plan: &Plan, list: &[Statistics]) -> Result<Plan> {
             );
         }
     }
-    let whole = sites.contains(&Site::Logits) || changes_logits(model, plan);
+    let changed = plan.changed_sites(model.config().n_layers);
+    let whole = sites.contains(&Site::Logits) || changed.contains(&Site::Logits);
     let plan = plan.clone().cache(sites);
     Ok(if whole { plan } else { plan.logits_at(-1) })
-}
-
-fn changes_logits(model: &Model, plan: &Plan) -> bool {
-    plan.changed_sites(model.config().n_layers).contains(&Site::Logits)
 }
 
 /// Rows of a batch that can be run together within the plan's cap.
@@ -79,7 +76,7 @@ fn rows_at_once(model: &Model, tokens: &Tokens, plan: &Plan, list: &[Statistics]
     let state: u64 = list.iter().map(|statistics| state_bytes(config, statistics)).sum();
     let longest = (0..tokens.batch()).max_by_key(|row| tokens.ids()[*row].len()).unwrap_or(0);
     let one = tokens.row(longest)?;
-    let row = plan.bytes(config, &one, model.kind()) + pass_bytes(model, plan, one.width() as u64);
+    let row = plan.bytes(config, &one, model.kind()) + plan.pass_bytes(config, &one, model.kind());
     let left = cap.saturating_sub(state + 4 * PIECE as u64);
     ensure!(
         row <= left,
@@ -103,19 +100,4 @@ fn state_bytes(config: &Config, statistics: &Statistics) -> u64 {
     let d: u64 = statistics.site.axes()[2..].iter().map(|axis| entries(axis) as u64).product();
     let products = if statistics.wants_covariance { d * d } else { 0 };
     8 * (products + 2 * d + 3 * d * statistics.top as u64)
-}
-
-/// Bytes that a pass over one row of so many tokens works with, at most: the widest step of a
-/// block, attention's scores where they are computed, and the logits.
-fn pass_bytes(model: &Model, plan: &Plan, tokens: u64) -> u64 {
-    let (c, wide) = (model.config(), 8u64.min(2 * model.kind().elt_size_in_bytes() as u64).max(4));
-    let [d, f, v] = [c.d_model, c.d_mlp, c.d_vocab].map(|n| n as u64);
-    let heads = (c.n_heads + 2 * c.n_kv_heads) as u64 * c.d_head as u64;
-    let mut entries = tokens * (4 * d + (2 * heads).max(4 * f));
-    let in_attention = |site: &Site| matches!(site.point(), Some(Point::Scores | Point::Pattern));
-    if plan.is_eager() || plan.changed_sites(c.n_layers).iter().any(in_attention) {
-        entries += 4 * c.n_heads as u64 * tokens * tokens;
-    }
-    let logits = if changes_logits(model, plan) { 2 * tokens * v } else { 2 * v };
-    (entries + logits) * wide
 }
