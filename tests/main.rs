@@ -3,6 +3,7 @@
 mod ablation;
 mod analysis;
 mod bad_input;
+mod devices;
 mod figures;
 mod freeze;
 mod fuzz;

@@ -75,7 +75,7 @@ fn growth(case: &str, cap: u64) -> u64 {
             };
             run(1);
             let before = peak();
-            run((cap >> 20) as usize);
+            run((cap >> 22) as usize);
             peak() - before
         }
     }

@@ -30,7 +30,7 @@ pub(crate) fn action(
         Op::Zero => Action::Value(like),
         Op::Mean(cache) => {
             let _ = source(cache, site, setting)?;
-            Action::Value(cache.mean(site)?)
+            Action::Value(cache.mean(site)?.to_device(setting.device))
         }
         Op::MeanByPos(cache) => Action::Value(mean_by_pos(cache, site, setting)?),
         Op::Resample(cache, rows) => Action::Value(resampled(cache, rows, site, setting)?),
@@ -65,13 +65,7 @@ pub(crate) fn action(
 
 /// The activation a source holds, once its kind of site and its device fit.
 fn source(cache: &Cache, site: Site, setting: Setting) -> Result<Tensor> {
-    let x = cache.get(site)?;
-    ensure!(
-        x.device() == setting.device,
-        "the cache is on {:?}, the model on {:?}: move it with cache.to_device",
-        x.device(),
-        setting.device
-    );
+    let x = cache.get(site)?.to_device(setting.device); // an offloaded cache may lie elsewhere
     let want = setting.shape(site);
     let have = x.size();
     let (batch, width) = (cache.tokens().batch() as i64, cache.tokens().width() as i64);
@@ -142,7 +136,7 @@ fn resampled(cache: &Cache, rows: &[usize], site: Site, setting: Setting) -> Res
 /// Position means, each row's own positions brought to its columns.
 fn mean_by_pos(cache: &Cache, site: Site, setting: Setting) -> Result<Tensor> {
     let _ = source(cache, site, setting)?;
-    let means = cache.mean_by_pos(site)?;
+    let means = cache.mean_by_pos(site)?.to_device(setting.device);
     let (tokens, known) = (setting.tokens, cache.tokens().width());
     if site.axes().contains(&Axis::Query) {
         ensure!(

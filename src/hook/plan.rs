@@ -147,6 +147,7 @@ impl Plan {
             differentiable: self.differentiable,
             relp,
             notes,
+            home: Some(setting.device),
             offload: self.offload.clone(),
             origin: None,
         })

@@ -1,6 +1,6 @@
 //! A plan made ready for one run.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::edit::Edit;
 use super::freeze::Hold;
@@ -25,6 +25,8 @@ pub(crate) struct Program {
     pub(crate) relp: bool,
     /// What the reader of the run should know.
     pub(crate) notes: Vec<String>,
+    /// Where the plan's tensors lie, and what is recorded; absent: where each site lies.
+    pub(crate) home: Option<Device>,
     /// Where what is recorded goes; absent: it stays where it is.
     pub(crate) offload: Option<Offload>,
     /// What the run is, for its record.
@@ -64,6 +66,7 @@ impl Program {
             differentiable: false,
             relp: false,
             notes: Vec::new(),
+            home: None,
             offload: None,
             origin: None,
         }

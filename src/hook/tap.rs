@@ -58,7 +58,9 @@ impl<'a> Tap<'a> {
         if !slot.is_used() {
             return Ok(x);
         }
-        let mut x = self.frozen(site, x);
+        // What the plan holds, and what it records, lies where the tokens are.
+        let place = x.device();
+        let mut x = self.frozen(site, x.to_device(program.home.unwrap_or(place)));
         if slot.edits.iter().any(|edit| program.edits[*edit].rows.is_some()) {
             x = x.copy(); // each plan of a sweep writes its rows into it
         }
@@ -78,6 +80,7 @@ impl<'a> Tap<'a> {
             }
             self.cache.keep(site, x.shallow_clone())?;
         }
+        let x = x.to_device(place);
         Ok(if slot.hold.is_some() { x.detach() } else { x })
     }
 
@@ -87,7 +90,7 @@ impl<'a> Tap<'a> {
             None => x,
             Some(Hold::Own) => x.detach(),
             Some(Hold::At(value)) => {
-                let mut value = value.to_kind(x.kind());
+                let mut value = value.to_device(x.device()).to_kind(x.kind());
                 while value.dim() < x.dim() {
                     value = value.unsqueeze(-2);
                 }
@@ -112,9 +115,10 @@ impl<'a> Tap<'a> {
     pub(crate) fn exists(&mut self, queries: i64, device: tch::Device) -> Tensor {
         let tokens = self.cache.tokens();
         let all = self.exists.get_or_insert_with(|| exists(tokens, device));
+        let all = all.to_device(device);
         let last = all.narrow(2, all.size()[2] - queries, queries);
         match &self.rows {
-            Some(rows) if last.size()[0] > 1 => last.index_select(0, rows),
+            Some(rows) if last.size()[0] > 1 => last.index_select(0, &rows.to_device(device)),
             _ => last,
         }
     }

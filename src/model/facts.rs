@@ -36,7 +36,7 @@ impl Model {
             weights: String::new(),
             config: self.config.to_json(),
             kind: format!("{:?}", self.kind()),
-            device: format!("{:?}", self.device()),
+            device: self.weights.devices.to_string(),
             attention: format!("{:?}", program.attention),
             plan: format!("{plan:?}"),
             ids: tokens.ids().to_vec(),

@@ -32,7 +32,6 @@ pub(crate) struct Pass<'a> {
     /// How many positions, the last ones, matter once the last block has its keys and values.
     asked: Option<i64>,
     kind: Kind,
-    device: Device,
 }
 
 impl<'a> Pass<'a> {
@@ -45,7 +44,7 @@ impl<'a> Pass<'a> {
         let (kind, device) = (weights.embed.kind(), weights.embed.device());
         let real = tokens.is_padded().then(|| tokens.mask(device));
         let rotation = Rotation::new(config, tokens, kind, device);
-        Pass { config, weights, rotation, attention, real, past: None, asked: None, kind, device }
+        Pass { config, weights, rotation, attention, real, past: None, asked: None, kind }
     }
 
     /// The same pass from position `from` on, for one block: `past` holds the keys and values before
@@ -88,7 +87,7 @@ impl<'a> Pass<'a> {
 
     /// Attention, then MLP, each added to the stream: `[b, p, m]` -> `[b, p, m]`.
     pub(crate) fn block(&self, l: usize, w: &Block, x: Tensor, tap: &mut Tap) -> Result<Tensor> {
-        let x = tap.at(l, ResidPre, x)?;
+        let x = tap.at(l, ResidPre, x.to_device(w.ln1.device()))?; // a block may lie elsewhere
         let attention = self.attention(l, w, &x, tap)?;
         let x = tap.at(l, ResidMid, self.asked(l, &x) + attention)?;
         let mlp = self.mlp(l, w, &x, tap)?;
@@ -130,7 +129,7 @@ impl<'a> Pass<'a> {
         // The h/g query heads of a group lie one after the other: fold them into the rows.
         let by_group = |x: &Tensor| x.transpose(1, 2).reshape([b, g, -1, d]);
         let scores = by_group(q).matmul(&by_group(k).transpose(2, 3)).view([b, h, p, n]);
-        let absent = tap.exists(p, self.device).logical_not(); // [b or 1, 1, p, n]
+        let absent = tap.exists(p, q.device()).logical_not(); // [b or 1, 1, p, n]
         let scores = (scores / (d as f64).sqrt()).masked_fill(&absent, f64::NEG_INFINITY);
         let scores = tap.at(l, Scores, scores)?; // [b, h, p, n]
         let pattern = tap.at(l, Pattern, self.softmax(&scores))?; // [b, h, p, n]
@@ -142,7 +141,7 @@ impl<'a> Pass<'a> {
     /// zero pattern after, for a NaN repaired afterwards leaves NaN gradients.
     fn softmax(&self, scores: &Tensor) -> Tensor {
         let wide = wide(self.kind);
-        let Some(padded) = self.padded(scores.size()[2]) else {
+        let Some(padded) = self.padded(scores.size()[2], scores.device()) else {
             return scores.softmax(-1, wide).to_kind(self.kind);
         };
         let pattern = scores.masked_fill(&padded, 0.0).softmax(-1, wide);
@@ -154,12 +153,12 @@ impl<'a> Pass<'a> {
         let [h, g, _] = self.head_sizes();
         let (p, n) = (q.size()[1], k.size()[1]);
         let [q, k, v] = [q, k, v].map(|x| x.transpose(1, 2)); // [b, heads, p or n, d]
-        let padded = self.padded(p);
+        let (padded, device) = (self.padded(p, q.device()), q.device());
         // A padded query may look anywhere, to stay finite; its z is set to zero below.
         let mask = match &padded {
-            Some(padded) => Some(tap.exists(p, self.device).logical_or(padded)),
+            Some(padded) => Some(tap.exists(p, device).logical_or(padded)),
             // The kernel's own causal mask takes query and key 0 to be the same position.
-            None => (p != n && p != 1).then(|| tap.exists(p, self.device)),
+            None => (p != n && p != 1).then(|| tap.exists(p, device)),
         };
         let z = Tensor::scaled_dot_product_attention(
             &q,
@@ -179,16 +178,17 @@ impl<'a> Pass<'a> {
     }
 
     /// Which of the last `p` positions are padding, `[b, 1, p, 1]`; absent where none is.
-    fn padded(&self, p: i64) -> Option<Tensor> {
+    fn padded(&self, p: i64, device: Device) -> Option<Tensor> {
         let last = |real: &Tensor| real.narrow(1, real.size()[1] - p, p);
-        Some(last(self.real.as_ref()?).logical_not().unsqueeze(1).unsqueeze(3))
+        Some(last(&self.real.as_ref()?.to_device(device)).logical_not().unsqueeze(1).unsqueeze(3))
     }
 
     /// Keys and values with those of earlier positions in front.
     fn with_past(&self, k: Tensor, v: Tensor) -> [Tensor; 2] {
         match &self.past {
             Some([keys, values]) if keys.size()[1] > 0 => {
-                [Tensor::cat(&[keys, &k], 1), Tensor::cat(&[values, &v], 1)]
+                let join = |old: &Tensor, new| Tensor::cat(&[&old.to_device(k.device()), new], 1);
+                [join(keys, &k), join(values, &v)]
             }
             _ => [k, v],
         }
@@ -243,9 +243,11 @@ impl<'a> Pass<'a> {
         tap: &mut Tap,
     ) -> Result<Tensor> {
         let weight = &self.weights.ln_final;
-        let mut u = self.norm(x, weight, Site::FinalScale, Site::FinalNormalized, tap)?;
+        let x = x.to_device(weight.device());
+        let mut u = self.norm(&x, weight, Site::FinalScale, Site::FinalNormalized, tap)?;
         if let Some(columns) = columns {
-            let index = columns.unsqueeze(-1).expand([-1, -1, u.size()[2]], false);
+            let index =
+                columns.to_device(u.device()).unsqueeze(-1).expand([-1, -1, u.size()[2]], false);
             u = u.gather(1, &index, false);
         }
         let logits = product(&u, &self.weights.unembed, None).to_kind(wide(self.kind));

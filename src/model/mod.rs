@@ -1,5 +1,6 @@
 //! Tokens -> logits: a Llama with every activation open.
 
+mod devices;
 mod encode;
 mod facts;
 pub(crate) mod forward;
@@ -23,6 +24,7 @@ use tokenizers::Tokenizer;
 use crate::config::Config;
 use crate::files::Files;
 use crate::text::{Tokens, Vocabulary};
+use devices::Devices;
 use weights::Weights;
 
 pub use run::Run;
@@ -48,16 +50,16 @@ impl Model {
     /// `model.safetensors.index.json` with its shards, and `tokenizer.json` where there is one.
     /// On the first GPU if there is one, in the kind the weights are stored in.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::open(dir.as_ref(), Device::cuda_if_available(), None)
+        Self::open(dir.as_ref(), &[Device::cuda_if_available()], None)
     }
 
     /// Loads onto `device`, converting the weights to `kind` (f64, f32, f16 or bf16).
     pub fn load_on(dir: impl AsRef<Path>, device: Device, kind: Kind) -> Result<Self> {
         ensure!(KINDS.contains(&kind), "kind {kind:?}: expected Double, Float, Half or BFloat16");
-        Self::open(dir.as_ref(), device, Some(kind))
+        Self::open(dir.as_ref(), &[device], Some(kind))
     }
 
-    fn open(dir: &Path, device: Device, kind: Option<Kind>) -> Result<Self> {
+    fn open(dir: &Path, devices: &[Device], kind: Option<Kind>) -> Result<Self> {
         ensure!(
             dir.is_dir(),
             "{} is not a directory: expected a Hugging Face model directory",
@@ -66,7 +68,8 @@ impl Model {
         let config = Config::load(dir.join("config.json"))?;
         let files = Files::open_dir(dir)?;
         let _guard = tch::no_grad_guard();
-        let weights = Weights::load(&config, &files, device, kind)
+        let weights = Devices::new(devices, config.n_layers)
+            .and_then(|devices| Weights::load(&config, &files, &devices, kind))
             .map_err(|error| anyhow::anyhow!("{}: {error:#}", dir.display()))?;
         let tokenizer = dir.join("tokenizer.json");
         let vocabulary =
@@ -90,7 +93,8 @@ impl Model {
             "model.embed_tokens.weight is {:?}: expected Double, Float, Half or BFloat16",
             embed.kind()
         );
-        let weights = Weights::from_tensors(&config, &tensors, embed.device(), embed.kind())?;
+        let weights =
+            Weights::from_tensors(&config, &tensors, &Devices::one(embed.device()), embed.kind())?;
         let vocabulary = tokenizer.map(|tokenizer| Vocabulary::new(tokenizer, config.bos));
         Ok(Model { config, weights, vocabulary, source: "parts".to_owned() })
     }
@@ -100,7 +104,7 @@ impl Model {
         &self.config
     }
 
-    /// Where the weights are.
+    /// Where tokens go and results come from: the device of the weights, or the first of several.
     pub fn device(&self) -> Device {
         self.weights.embed.device()
     }
@@ -165,11 +169,11 @@ impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "Model {}: {}, {:?} on {:?}",
+            "Model {}: {}, {:?} on {}",
             self.source,
             self.config,
             self.kind(),
-            self.device()
+            self.weights.devices
         )
     }
 }

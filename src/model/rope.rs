@@ -50,7 +50,8 @@ impl Rotation {
     pub(crate) fn turn(&self, x: &Tensor) -> Tensor {
         let half = x.size()[3] / 2;
         let (a, b) = (x.narrow(3, 0, half), x.narrow(3, half, half));
-        let turned = [&a * &self.cos - &b * &self.sin, &b * &self.cos + &a * &self.sin];
+        let [cos, sin] = [&self.cos, &self.sin].map(|table| table.to_device(x.device()));
+        let turned = [&a * &cos - &b * &sin, &b * &cos + &a * &sin];
         Tensor::cat(&turned, 3)
     }
 }

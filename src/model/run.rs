@@ -87,6 +87,7 @@ impl Model {
         let mut tap = Tap::new(program, tokens);
         let ids = tokens.tensor(self.device());
         let logits = pass.forward(&ids, program.logits_at.as_ref(), &mut tap)?;
+        let logits = logits.to_device(self.device());
         let (cache, fired) = tap.finish()?;
         let (cache, attention, notes) = (cache.sealed()?, program.attention, program.notes.clone());
         let mut run = Run { logits, cache, gradients: None, fired, attention, notes };
@@ -149,7 +150,7 @@ impl Model {
         let program = Plan::new().check(self.setting(tokens))?;
         scoped(false, || {
             let pass = Pass::new(&self.config, &self.weights, tokens, program.attention);
-            step(&pass, &mut Tap::new(&program, tokens))
+            Ok(step(&pass, &mut Tap::new(&program, tokens))?.to_device(self.device()))
         })
     }
 }

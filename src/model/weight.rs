@@ -63,7 +63,7 @@ impl Model {
         })?;
         let outside = matches!(which, W::E | W::U | W::LnFinal);
         ensure!(!outside || layer == 0, "{which:?} belongs to no layer: give 0, not {layer}");
-        Ok(self.view(which, block).detach().copy())
+        Ok(self.view(which, block).detach().to_device(self.device()).copy())
     }
 
     /// The same with the norm before it folded in: rows of `Q`, `K`, `V`, `Gate`, `In` and `U`
@@ -90,8 +90,9 @@ impl Model {
             );
         }
         let _guard = tch::no_grad_guard();
-        let ids = Tensor::from_slice(ids).to_device(self.device());
-        Ok(self.weights.unembed.index_select(0, &ids) * &self.weights.ln_final)
+        let ids = Tensor::from_slice(ids).to_device(self.weights.unembed.device());
+        let directions = self.weights.unembed.index_select(0, &ids) * &self.weights.ln_final;
+        Ok(directions.to_device(self.device()))
     }
 
     fn view(&self, which: W, block: &Block) -> Tensor {
@@ -152,7 +153,7 @@ impl Model {
         let weights = super::weights::Weights::from_tensors(
             &self.config,
             &tensors,
-            self.device(),
+            &self.weights.devices,
             self.kind(),
         )?;
         Ok(Model { weights, source: format!("{} edited", self.source), ..self.clone() })

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use anyhow::{Context, Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
 
+use super::devices::Devices;
 use crate::config::Config;
 use crate::files::Files;
 use crate::record::Fingerprint;
@@ -20,6 +21,7 @@ pub(crate) struct Weights {
     pub(crate) ln_final: Tensor,
     /// `[Vocab, DModel]`; the embedding itself where the model ties them.
     pub(crate) unembed: Tensor,
+    pub(crate) devices: Devices,
     /// The hash of all of them, found when first asked for.
     pub(crate) fingerprint: Fingerprint,
 }
@@ -161,24 +163,29 @@ fn is_derived(name: &str) -> bool {
 }
 
 impl Weights {
-    fn empty(config: &Config, options: (Kind, Device)) -> Self {
+    fn empty(config: &Config, kind: Kind, devices: &Devices) -> Self {
         let c = config;
         let (d, v) = (c.d_model as i64, c.d_vocab as i64);
-        let (q, kv) = (c.n_heads * c.d_head, c.n_kv_heads * c.d_head);
-        let embed = Tensor::empty([v, d], options);
-        let unembed = if c.tied { embed.shallow_clone() } else { Tensor::empty([v, d], options) };
-        let block = |_| Block {
+        let (first, last) = ((kind, devices.first()), (kind, devices.last(c.tied)));
+        let embed = Tensor::empty([v, d], first);
+        let unembed = if c.tied { embed.shallow_clone() } else { Tensor::empty([v, d], last) };
+        let block = |layer| Self::empty_block(c, (kind, devices.of(layer)));
+        let blocks = (0..c.n_layers).map(block).collect();
+        let (ln_final, devices) = (Tensor::empty([d], last), devices.clone());
+        let fingerprint = Fingerprint::new(Vec::new());
+        Weights { embed, blocks, ln_final, unembed, devices, fingerprint }.fingerprinted(config)
+    }
+
+    fn empty_block(c: &Config, options: (Kind, Device)) -> Block {
+        let (d, q, kv) = (c.d_model as i64, c.n_heads * c.d_head, c.n_kv_heads * c.d_head);
+        Block {
             ln1: Tensor::empty([d], options),
             qkv: Linear::empty(q + 2 * kv, c.d_model, c.attention_bias, options),
             o: Linear::empty(c.d_model, q, c.attention_bias, options),
             ln2: Tensor::empty([d], options),
             gate_up: Linear::empty(2 * c.d_mlp, c.d_model, c.mlp_bias, options),
             down: Linear::empty(c.d_model, c.d_mlp, c.mlp_bias, options),
-        };
-        let blocks = (0..c.n_layers).map(block).collect();
-        let ln_final = Tensor::empty([d], options);
-        Weights { embed, blocks, ln_final, unembed, fingerprint: Fingerprint::new(Vec::new()) }
-            .fingerprinted(config)
+        }
     }
 
     /// With a fingerprint of its own tensors.
@@ -191,7 +198,7 @@ impl Weights {
     pub(crate) fn load(
         config: &Config,
         files: &Files,
-        device: Device,
+        devices: &Devices,
         kind: Option<Kind>,
     ) -> Result<Self> {
         // Before the table is made: a config can claim billions of layers, its file cannot.
@@ -225,7 +232,7 @@ impl Weights {
             );
         }
         let kind = kind.unwrap_or_else(|| stored_kind(specs.iter().map(|s| files.kind(&s.name))));
-        let weights = Self::empty(config, (kind, device));
+        let weights = Self::empty(config, kind, devices);
         for spec in &specs {
             let target = weights.view(spec.slot);
             files.read(&spec.name, |row, rows| {
@@ -265,7 +272,7 @@ impl Weights {
     pub(crate) fn from_tensors(
         config: &Config,
         tensors: &HashMap<String, Tensor>,
-        device: Device,
+        devices: &Devices,
         kind: Kind,
     ) -> Result<Self> {
         ensure!(
@@ -285,7 +292,7 @@ impl Weights {
             bail!("{extra} is not part of a Llama with this config: nothing would use it");
         }
         let _guard = tch::no_grad_guard();
-        let weights = Self::empty(config, (kind, device));
+        let weights = Self::empty(config, kind, devices);
         for spec in &specs {
             weights.view(spec.slot).f_copy_(&tensors[&spec.name])?;
         }
@@ -330,8 +337,9 @@ impl Weights {
         let tied = self.unembed.data_ptr() == self.embed.data_ptr();
         let unembed = if tied { embed.shallow_clone() } else { own(&self.unembed) };
         let blocks = self.blocks.iter().map(block).collect();
-        let (ln_final, fingerprint) = (own(&self.ln_final), self.fingerprint.clone());
-        Weights { embed, blocks, ln_final, unembed, fingerprint }.fingerprinted(config)
+        let (ln_final, devices) = (own(&self.ln_final), self.devices.clone());
+        let fingerprint = self.fingerprint.clone();
+        Weights { embed, blocks, ln_final, unembed, devices, fingerprint }.fingerprinted(config)
     }
 
     /// The tensors as they lie in memory: what an optimizer changes.
@@ -376,6 +384,7 @@ impl Clone for Weights {
             blocks: self.blocks.iter().map(block).collect(),
             ln_final: self.ln_final.shallow_clone(),
             unembed: self.unembed.shallow_clone(),
+            devices: self.devices.clone(),
             fingerprint: self.fingerprint.clone(),
         }
     }

@@ -101,6 +101,8 @@ impl Model {
         let asked = asked_columns(metric, tokens)?;
         for (index, program) in programs.into_iter().enumerate() {
             match start(&program, setting, &asked)? {
+                // Batches are put together on one device.
+                Start::At { .. } if self.weights.devices.is_spread() => alone.push(index),
                 Start::Alone => alone.push(index),
                 Start::Nowhere => untouched.push(index),
                 Start::At { layer, column, whole } => {
@@ -113,7 +115,7 @@ impl Model {
         let mut notes = Vec::new();
         if !alone.is_empty() {
             notes.push(format!(
-                "{} of {} plans hold a custom function, or a part frozen at other values, and ran alone, each as a whole pass",
+                "{} of {} plans hold a custom function, or a part frozen at other values, or the model lies on several devices: they ran alone, each as a whole pass",
                 alone.len(),
                 plans.len()
             ));
