@@ -1,6 +1,6 @@
 //! The forward pass alone, with the residual stream cached in every layer, and with everything
-//! cached: d_model 512, 8 layers, 8 heads, 4 key/value heads, d_mlp 1376, 8000 words, 64 tokens,
-//! f32. benches/peers compares the same shape with other libraries.
+//! cached; attribution patching: d_model 512, 8 layers, 8 heads, 4 key/value heads, d_mlp 1376,
+//! 8000 words, 64 tokens, f32. benches/peers compares the same shape with other libraries.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,10 @@ use anyhow::Result;
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
-use thalweg::{Attention, Config, Model, Plan, Point, Sites, Tokens};
+use thalweg::{
+    Attention, AttributionPatching, Axis, Config, Direction, Metric, Model, Plan, Point, Sites,
+    Tokens,
+};
 
 fn forward(bench: &mut Criterion) {
     let (model, tokens) = model_and_tokens().expect("the model is made here and must load");
@@ -22,6 +25,17 @@ fn forward(bench: &mut Criterion) {
     for (name, plan) in cases {
         bench.bench_function(name, |b| b.iter(|| model.run(&tokens, &plan).expect("it runs")));
     }
+    let other: Vec<i64> = tokens.ids()[0].iter().map(|id| (id + 1) % 8000).collect();
+    let other = Tokens::from_ids(&[other]).expect("it has tokens");
+    let estimate = AttributionPatching::new(&Metric::logit_diff(3, 5), Direction::Denoise)
+        .points([Point::ResidPre, Point::Z, Point::MlpOut]);
+    bench.bench_function("attribution patching, at most 3.5 forwards", |b| {
+        b.iter(|| {
+            let estimates = estimate.run(&model, &tokens, &other).expect("it runs");
+            [(Point::ResidPre, Axis::Pos), (Point::Z, Axis::Head), (Point::MlpOut, Axis::Pos)]
+                .map(|(point, axis)| estimates.grid(point, &[axis]).expect("it was cached"))
+        })
+    });
 }
 
 fn model_and_tokens() -> Result<(Model, Tokens)> {

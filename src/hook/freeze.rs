@@ -96,7 +96,7 @@ impl Plan {
     /// Freezes a part at the run's own values: no value changes, only gradients do, and
     /// [`Run::notes`](crate::Run) says which become 0. Attention runs step by step.
     ///
-    /// ```no_run
+    /// ```
     /// use thalweg::{Freeze, Metric, Model, Plan, Site};
     /// let model = Model::load("data/models/tiny-world")?;
     /// let tokens = model.tokens("Mary and John went to the store")?;

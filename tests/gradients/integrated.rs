@@ -28,6 +28,19 @@ fn integrated_gradients_add_up_to_the_difference_of_the_metric() {
 }
 
 #[test]
+fn in_a_linear_model_the_shares_are_complete_at_once_and_those_of_gradient_times_difference() {
+    let model = linear_model();
+    let shares = integrated_gradients(&model, &tokens(), &metric(), &others()).unwrap();
+    assert!(shares.completeness_error < 1e-6 && shares.steps == 16, "{shares:?}");
+    let settings = AttributionPatching::new(&metric(), Direction::Denoise).points(Site::Embed);
+    let estimates = settings.run(&model, &tokens(), &others()).unwrap();
+    let estimates = estimates.at(Site::Embed, &[Axis::Pos]).unwrap();
+    for (index, value) in shares.tokens.present() {
+        near(estimates.values[index.as_slice()], value, 1e-6, format!("{index:?}"));
+    }
+}
+
+#[test]
 fn a_token_that_is_the_same_in_both_prompts_has_no_share() {
     let model = &models(Kind::Double)[0];
     let [a, b] = [[3, 1, 4, 1], [3, 9, 4, 1]].map(|ids| Tokens::from_ids(&[ids.to_vec()]).unwrap());

@@ -34,7 +34,7 @@ use crate::text::Tokens;
 
 /// What to estimate: the metric, the direction of the patch, the places.
 ///
-/// ```no_run
+/// ```
 /// use thalweg::{AttributionPatching, Axis, Direction, Metric, Model, Point};
 /// let model = Model::load("data/models/tiny-world")?;
 /// let clean = model.tokens("When Mary and John went to the store , John gave a drink to")?;
@@ -47,6 +47,8 @@ use crate::text::Tokens;
 /// assert_eq!(heads.axes.len(), 2); // Layer, Head
 /// let stream = estimates.grid(Point::ResidPre, &[Axis::Pos])?;
 /// assert_eq!(stream.axes[1].axis, Axis::Pos);
+/// let comparison = estimates.compare(Point::Z, &[Axis::Head])?; // a run for each head
+/// assert!(comparison.pearson > 0.9, "{comparison}");
 /// # thalweg::anyhow::Ok(())
 /// ```
 #[derive(Debug, Clone)]

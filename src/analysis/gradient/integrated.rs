@@ -85,7 +85,7 @@ pub struct Integrated {
 /// Integrated gradients of the metric in the embeddings, by the midpoint rule; steps are doubled
 /// until the completeness error is below 1 %, up to 2048.
 ///
-/// ```no_run
+/// ```
 /// use thalweg::{Metric, Model, integrated_gradients};
 /// let model = Model::load("data/models/tiny-world")?;
 /// let clean = model.tokens("When Mary and John went to the store , John gave a drink to")?;
