@@ -19,6 +19,7 @@ mod memory_cap;
 mod narrowing;
 mod offload;
 mod patching;
+mod patching_errors;
 mod patching_golden;
 mod paths;
 mod plan;

@@ -1,5 +1,5 @@
 //! Activation patching: every point split by every axis equals a loop of runs; what must hold in
-//! any Llama; what is known of the induction circuit; what is said of a wrong request.
+//! any Llama; what is known of the induction circuit.
 
 use thalweg::prelude::*;
 
@@ -7,12 +7,12 @@ use crate::induction_model::{induction_model, prompt};
 use crate::support::{model, model_f32, says};
 
 /// Two prompts of equal length and their corruptions.
-fn pair() -> (Tokens, Tokens) {
+pub(crate) fn pair() -> (Tokens, Tokens) {
     let tokens = |rows: [[i64; 5]; 2]| Tokens::from_ids(&rows.map(Vec::from)).unwrap();
     (tokens([[3, 1, 4, 1, 5], [2, 6, 5, 9, 9]]), tokens([[3, 8, 4, 1, 5], [2, 6, 0, 7, 9]]))
 }
 
-fn metric() -> Metric {
+pub(crate) fn metric() -> Metric {
     Metric::logit_diff([4, 11].as_slice(), [7, 2].as_slice())
 }
 
@@ -127,6 +127,18 @@ fn patching_a_run_with_itself_changes_nothing() {
     {
         let grid = patching(&model, &clean, &clean, point, &[by], &metric()).unwrap();
         assert!(grid.values.iter().all(|value| (value - base).abs() < 1e-12), "{point:?}");
+    }
+}
+
+#[test]
+fn a_position_changes_nothing_before_it() {
+    let (model, (clean, corrupt)) = (model(), pair());
+    for (point, axis) in [(Point::ResidPre, Axis::Pos), (Point::Pattern, Axis::Key)] {
+        let pair = Patching::new(&model, &clean, &corrupt).unwrap().normalised();
+        let grid = pair.grid(point, &[axis], &metric().at(2)).unwrap();
+        for (index, value) in grid.present() {
+            assert!(index[1] <= 2 || value == 0.0, "{point:?} at {index:?}: {value}");
+        }
     }
 }
 
@@ -352,42 +364,4 @@ fn patching_finds_the_induction_circuit() {
     let edges = at(Point::Pattern, &[Axis::Query, Axis::Key]);
     let edge = edges.at(&[1, last as i64, source as i64 + 1]).unwrap();
     assert!(edge > 0.4, "{edge}"); // what else the query looked at stays
-}
-
-#[test]
-fn what_a_point_lacks_is_an_error_that_lists_what_it_has() {
-    let (model, (clean, corrupt)) = (model(), pair());
-    let pair = Patching::new(&model, &clean, &corrupt).unwrap();
-    let grid = |point, by: &[Axis]| pair.grid(point, by, &metric());
-    says(
-        grid(Point::ResidPre, &[Axis::Head]),
-        &["ResidPre by Head", "[Batch, Pos, DModel]", "expected some of [Pos, DModel]"],
-    );
-    says(grid(Point::K, &[Axis::Head]), &["K by Head", "key/value heads, KvHead"]);
-    says(grid(Point::Q, &[Axis::KvHead]), &["query heads, Head"]);
-    says(grid(Point::Pattern, &[Axis::Pos]), &["[Batch, Head, Query, Key]", "attends is Query"]);
-    says(grid(Point::Ln1Scale, &[Axis::Scale]), &["expected some of [Pos]"]);
-    says(grid(Point::Z, &[Axis::Batch]), &["expected some of [Pos, Head, DHead]"]);
-    says(grid(Point::Z, &[Axis::Head, Axis::Head]), &["Head is named twice"]);
-}
-
-#[test]
-fn a_pair_that_is_not_aligned_is_an_error_that_says_where() {
-    let (model, (clean, corrupt)) = (model(), pair());
-    let pair = |rows: &[Vec<i64>]| Patching::new(&model, &clean, &Tokens::from_ids(rows).unwrap());
-    says(pair(&[vec![1, 2, 3, 4, 5]]), &["2 clean prompts and 1 corrupt ones"]);
-    let rows = [corrupt.ids()[0].clone(), vec![2, 6, 5, 9]];
-    says(pair(&rows), &["rows [1] differ", "row 1 has 5", "4 corrupt", "part at position 4"]);
-}
-
-#[test]
-fn an_effect_between_equal_baselines_is_an_error() {
-    let (model, (clean, corrupt)) = (model(), pair());
-    let same = Patching::new(&model, &clean, &clean).unwrap().normalised();
-    says(same.grid(Point::Z, &[], &metric()), &["logit_diff", "no difference to normalise by"]);
-    // The second row's metric is that of its first position, which the pair shares.
-    let early = metric().at(Position::PerRow(vec![4, 0]));
-    let pair = Patching::new(&model, &clean, &corrupt).unwrap().normalised();
-    assert!(pair.grid(Point::Z, &[], &early).is_ok());
-    says(pair.each_prompt().grid(Point::Z, &[], &early), &["of prompt 1"]);
 }

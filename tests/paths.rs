@@ -48,7 +48,7 @@ fn streams(
     let mut streams = Vec::new();
     for layer in 0..model.config().n_layers {
         streams.push(x.shallow_clone());
-        x = x + own.get(Point::AttnOut.at(layer)).unwrap();
+        x = &x + own.get(Point::AttnOut.at(layer)).unwrap();
         if layer == head.0 {
             x = x + written(other, layer) - written(own, layer);
         }
@@ -56,7 +56,7 @@ fn streams(
             PathRule::MlpsFrozen => own.get(Point::MlpOut.at(layer)).unwrap(),
             PathRule::MlpsRecompute => mlp(model, layer, &x),
         };
-        x = x + mlp;
+        x = &x + mlp;
     }
     streams.push(x);
     streams

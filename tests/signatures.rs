@@ -7,7 +7,7 @@ use thalweg::ndarray::ArrayD;
 use thalweg::tch::{Device, Kind, Tensor};
 use thalweg::{
     Answers, Attention, Axis, Cache, Config, Figure, Grid, GridAxis, Intervention, Metric, Model,
-    Plan, Point, Position, Run, Site, Sites, Tokens, bars, heatmap, lines, logit_lens,
+    Plan, Point, Position, Run, Site, Sites, Tokens, bars, heatmap, lines, logit_lens, patching,
 };
 
 use crate::support::model;
@@ -58,6 +58,7 @@ fn the_signatures_that_count_are_as_the_design_says() {
     let _: fn(&[Figure]) -> Figure = Figure::column;
     let _: fn(&Figure, &'static str) -> Result<()> = Figure::save;
     let _: fn(&Model, &Cache, i64) -> Result<Grid> = logit_lens;
+    let _: fn(&Model, &Tokens, &Tokens, Point, &[Axis], &Metric) -> Result<Grid> = patching;
 }
 
 #[test]

@@ -5,21 +5,6 @@
 //! <https://arxiv.org/abs/2404.15255>. The pair should differ in few tokens and be equally long, and
 //! the metric be a logit difference; patch in both directions. What is found holds the patched
 //! part's interactions with all that comes after it.
-//!
-//! `TransformerLens`' `patching` module, function by function, where `by` begins the grid's axes
-//! after `Layer`:
-//!
-//! | there, `get_act_patch_` ... | point here | by |
-//! |---|---|---|
-//! | `resid_pre`, `resid_mid`, `attn_out`, `mlp_out` | `ResidPre`, `ResidMid`, `AttnOut`, `MlpOut` | `[Pos]` |
-//! | `attn_head_out_all_pos`, `attn_head_q_all_pos` | `Z`, `Q` | `[Head]` |
-//! | `attn_head_k_all_pos`, `attn_head_v_all_pos` | `K`, `V` | `[KvHead]` |
-//! | `attn_head_out_by_pos`, `attn_head_q_by_pos` | `Z`, `Q` | `[Pos, Head]` |
-//! | `attn_head_k_by_pos`, `attn_head_v_by_pos` | `K`, `V` | `[Pos, KvHead]` |
-//! | `attn_head_pattern_all_pos` | `Pattern` | `[Head]` |
-//! | `attn_head_pattern_by_pos` | `Pattern` | `[Head, Query]` |
-//! | `attn_head_pattern_dest_src_pos` | `Pattern` | `[Head, Query, Key]` |
-//! | `block_every`, `attn_head_all_pos_every`, `attn_head_by_pos_every` | the methods of [`Patching`] of these names | |
 
 use anyhow::{Result, bail, ensure};
 use tch::Kind;
@@ -70,6 +55,21 @@ pub fn patching(
 }
 
 /// A pair of prompts (or of batches, row by row) to patch between, and how to report the effect.
+///
+/// `TransformerLens`' `patching` module, function by function, where `by` begins the grid's axes
+/// after `Layer`:
+///
+/// | there, `get_act_patch_` ... | point here | by |
+/// |---|---|---|
+/// | `resid_pre`, `resid_mid`, `attn_out`, `mlp_out` | `ResidPre`, `ResidMid`, `AttnOut`, `MlpOut` | `[Pos]` |
+/// | `attn_head_out_all_pos`, `attn_head_q_all_pos` | `Z`, `Q` | `[Head]` |
+/// | `attn_head_k_all_pos`, `attn_head_v_all_pos` | `K`, `V` | `[KvHead]` |
+/// | `attn_head_out_by_pos`, `attn_head_q_by_pos` | `Z`, `Q` | `[Pos, Head]` |
+/// | `attn_head_k_by_pos`, `attn_head_v_by_pos` | `K`, `V` | `[Pos, KvHead]` |
+/// | `attn_head_pattern_all_pos` | `Pattern` | `[Head]` |
+/// | `attn_head_pattern_by_pos` | `Pattern` | `[Head, Query]` |
+/// | `attn_head_pattern_dest_src_pos` | `Pattern` | `[Head, Query, Key]` |
+/// | `block_every`, `attn_head_all_pos_every`, `attn_head_by_pos_every` | the methods `block_every`, `head_all_pos_every`, `head_by_pos_every` | |
 ///
 /// ```
 /// use thalweg::{Axis, Direction, Metric, Model, Patching, Point};
