@@ -9,6 +9,7 @@ use crate::support::{config, model_of, says};
 mod atp;
 mod edges;
 mod integrated;
+mod kinds;
 
 /// A Llama that is linear in its embeddings without any freezing: the norm's eps drowns what it
 /// divides by, heads look everywhere alike, and MLPs write nothing.

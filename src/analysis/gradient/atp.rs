@@ -29,6 +29,7 @@ use crate::hook::metric::Metric;
 use crate::hook::plan::{Attention, Plan, exists};
 use crate::hook::site::{Axis, Point, Site};
 use crate::hook::sites::Sites;
+use crate::model::forward::wide;
 use crate::model::{Model, Run};
 use crate::text::Tokens;
 
@@ -250,7 +251,8 @@ impl Estimates {
             }
             _ => difference,
         };
-        Ok(sum_to(&(difference * gradient?), have, by))
+        let gradient = gradient?;
+        Ok(sum_to(&(difference * gradient.to_kind(wide(gradient.kind()))), have, by))
     }
 
     fn labelled(&self, site: Site, name: &str, values: &Tensor, axes: &[Axis]) -> Result<Grid> {
@@ -267,8 +269,11 @@ impl Estimates {
             .name(&format!("{method} of {name}"))
             .note("direction", &self.settings.direction.to_string())
             .note("method", &method)
-            .note("blind to", &self.notes.join("; "))
             .of_runs(self.source.origin().cloned());
+        let grid = match self.notes.is_empty() {
+            true => grid,
+            false => grid.note("note", &self.notes.join("; ")),
+        };
         let grid = match self.settings.normalised {
             true => {
                 let (from, to) = self.settings.direction.order("clean", "corrupt");

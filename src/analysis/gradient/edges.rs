@@ -26,6 +26,7 @@ use crate::hook::intervention::Intervention;
 use crate::hook::metric::Metric;
 use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Point, Site};
+use crate::model::forward::wide;
 use crate::model::{Model, W};
 use crate::text::Tokens;
 
@@ -292,13 +293,18 @@ impl Changes {
     /// Scores of all writers to a reader with this gradient `[b, p, m]`; heads of `below_heads`
     /// layers and MLPs of `below_mlps` come before it, the others score 0.
     fn column(&self, gradient: &Tensor, below_heads: usize, below_mlps: usize) -> Tensor {
+        let gradient = gradient.to_kind(wide(gradient.kind()));
         let flat = gradient.flatten(0, -1);
         let sum = |x: &Tensor| (x * &flat).sum(Kind::Double).view(1);
         let mut parts = vec![sum(&self.embed)];
         for (layer, (z, w)) in self.heads.iter().enumerate() {
             parts.push(if layer < below_heads {
-                let through = gradient.flatten(0, 1).matmul(w).view_as(z); // [b p, h, d]
-                (through * z).sum_dim_intlist([0i64, 2].as_slice(), false, Kind::Double)
+                let through = gradient.flatten(0, 1).to_kind(w.kind()).matmul(w).view_as(z); // [b p, h, d]
+                (through.to_kind(gradient.kind()) * z).sum_dim_intlist(
+                    [0i64, 2].as_slice(),
+                    false,
+                    Kind::Double,
+                )
             } else {
                 Tensor::zeros([z.size()[1]], (Kind::Double, z.device()))
             });
@@ -320,8 +326,7 @@ struct Norm {
 
 impl Norm {
     fn new(x: &Tensor, eps: f64) -> Self {
-        let wide = if x.kind() == Kind::Double { Kind::Double } else { Kind::Float };
-        let x = x.to_kind(wide);
+        let x = x.to_kind(wide(x.kind()));
         let scale = (x.square().mean_dim([-1i64].as_slice(), true, None) + eps).sqrt();
         Norm { normalized: x / &scale, scale }
     }

@@ -24,8 +24,10 @@ use crate::hook::site::{Axis, Site};
 use crate::model::{Model, W};
 use crate::text::Tokens;
 
-/// Steps that integrated gradients begin with, and those they give up at.
-const STEPS: (usize, usize) = (16, 2048);
+/// Steps that integrated gradients begin with.
+const FIRST: usize = 16;
+/// Steps they give up at; in half precision rounding is what is left after fewer.
+const LAST: (usize, usize) = (2048, 64);
 /// Completeness error they aim at, as a share of the metric's difference.
 const GOOD_ENOUGH: f64 = 0.01;
 
@@ -83,7 +85,8 @@ pub struct Integrated {
 }
 
 /// Integrated gradients of the metric in the embeddings, by the midpoint rule; steps are doubled
-/// until the completeness error is below 1 %, up to 2048.
+/// until the completeness error is below 1 %, up to 2048 (in half precision, whose rounding is then
+/// what is left, up to 64).
 ///
 /// ```
 /// use thalweg::{Metric, Model, integrated_gradients};
@@ -103,11 +106,13 @@ pub fn integrated_gradients(
     baseline: impl Into<Baseline>,
 ) -> Result<Integrated> {
     let line = Line::new(model, tokens, metric, &baseline.into())?;
-    let mut steps = STEPS.0;
+    let whole = matches!(model.kind(), Kind::Double | Kind::Float);
+    let last = if whole { LAST.0 } else { LAST.1 };
+    let mut steps = FIRST;
     loop {
         let shares = line.integrate(&midpoints(steps))?;
         let completeness_error = line.error(&by_row(&shares))?;
-        if completeness_error < GOOD_ENOUGH || steps >= STEPS.1 {
+        if completeness_error < GOOD_ENOUGH || steps >= last {
             let grid = by_token(model, &line.origin, &shares, metric)?;
             let grid = grid
                 .name("integrated gradients")
