@@ -52,14 +52,16 @@ pub use figure::{Bundle, CellText, Figure, Origin, attention, bars, heatmap, lin
 pub use grid::{Cell, Grid, GridAxis, Interval};
 pub use hook::cache::Cache;
 pub use hook::freeze::Freeze;
-pub use hook::intervention::Intervention;
+pub use hook::intervention::{Intervention, Scope};
 pub use hook::metric::{Answers, Metric};
 pub use hook::plan::{Attention, Plan};
 pub use hook::site::{Axis, Point, Site};
 pub use hook::sites::Sites;
 pub use hook::tap::Fired;
 pub use index::{Index, Position, Positions};
-pub use model::{Candidate, Model, Progress, Run, Sweep, SweepOptions, Top, W};
+pub use model::{
+    Candidate, Generated, Model, Progress, Run, Sampling, Sweep, SweepOptions, Top, W,
+};
 pub use prompts::{Aligned, Prompt, Prompts};
 pub use record::Record;
 pub use text::Tokens;

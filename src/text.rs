@@ -140,6 +140,22 @@ impl Tokens {
         })
     }
 
+    /// The same rows with more ids at their ends, as many in each. Roles stay where they are.
+    pub(crate) fn extended(&self, more: &[Vec<i64>]) -> Result<Tokens> {
+        let ids: Vec<_> =
+            self.ids.iter().zip(more).map(|(own, more)| [own.as_slice(), more].concat()).collect();
+        let mut longer = Tokens::from_ids(&ids)?;
+        for (pieces, own) in longer.pieces.iter_mut().zip(&self.pieces) {
+            pieces[..own.len()].clone_from_slice(own);
+        }
+        for (name, places) in &self.roles {
+            let fixed = places.iter().zip(&self.ids);
+            let fixed = fixed.map(|(at, own)| if *at < 0 { at + own.len() as i64 } else { *at });
+            longer.roles.insert(name.clone(), fixed.collect());
+        }
+        Ok(longer)
+    }
+
     /// Where `text` stands in each row: the one token whose piece is `text` (spaces around it do
     /// not count), or the last token of the one run of pieces that spells it. None or several is
     /// an error that says where; [`find_nth`](Self::find_nth) chooses among several.

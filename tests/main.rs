@@ -7,6 +7,7 @@ mod devices;
 mod figures;
 mod freeze;
 mod fuzz;
+mod generation;
 mod golden;
 mod gradients;
 mod grid;

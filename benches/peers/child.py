@@ -5,6 +5,9 @@
     logits        -> the logits of the last position, blank-separated
     forward 3     -> nanoseconds of three forward passes
     cached 3      -> the same, with every activation cached (hooked and bridge only)
+    patching 3 24 -> the same of TransformerLens' patching of the stream into every layer and each of the first 24
+                     positions, of a prompt of 24 tokens (hooked and bridge only)
+    effects 24    -> what such a patching finds, layer by layer
 
 benches/peer_child.rs speaks the same lines for thalweg.
 """
@@ -16,15 +19,15 @@ from pathlib import Path
 
 
 def load(kind, folder):
-    """A function (ids, cached) -> logits."""
+    """A function (ids, cached) -> logits, and TransformerLens' model where there is one."""
     from transformers import AutoModelForCausalLM
 
     attention = "sdpa" if kind == "sdpa" else "eager"
     source = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", attn_implementation=attention).eval()
     if kind in ("sdpa", "eager"):
-        return lambda ids, cached: source(ids, use_cache=False).logits
+        return lambda ids, cached: source(ids, use_cache=False).logits, None
     model = hooked(source) if kind == "hooked" else bridge(source, folder)
-    return lambda ids, cached: model.run_with_cache(ids)[0] if cached else model(ids)
+    return lambda ids, cached: model.run_with_cache(ids)[0] if cached else model(ids), model
 
 
 def hooked(source):
@@ -49,6 +52,17 @@ def bridge(source, folder):
     return TransformerBridge.boot_transformers(folder, hf_model=source, device="cpu").eval()
 
 
+def patching(model, ids, length):
+    """The metric for every layer and position whose stream is the clean prompt's, as TransformerLens patches it."""
+    from transformer_lens.patching import get_act_patch_resid_pre
+
+    clean = ids[:, :length]
+    corrupt = clean.clone()
+    corrupt[0, length // 3] += 1
+    _, cache = model.run_with_cache(clean, names_filter=lambda name: name.endswith("hook_resid_pre"))
+    return get_act_patch_resid_pre(model, corrupt, cache, lambda logits: logits[0, -1, 10] - logits[0, -1, 20])
+
+
 def main():
     kind, folder = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -58,16 +72,23 @@ def main():
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.set_grad_enabled(False)
-    run, ids = load(kind, folder), torch.tensor([list(map(int, (Path(folder) / "ids.txt").read_text().split()))])
+    run, lens = load(kind, folder)
+    ids = torch.tensor([list(map(int, (Path(folder) / "ids.txt").read_text().split()))])
     for line in sys.stdin:
         mode, *count = line.split()
         if mode == "logits":
             print(*run(ids, False)[0, -1].tolist(), file=answers)
             continue
+        if mode == "effects":
+            print(*patching(lens, ids, int(count[0])).flatten().tolist(), file=answers)
+            continue
         times = []
         for _ in range(int(count[0])):
             start = time.perf_counter_ns()
-            run(ids, mode == "cached")
+            if mode == "patching":
+                patching(lens, ids, int(count[1]))
+            else:
+                run(ids, mode == "cached")
             times.append(time.perf_counter_ns() - start)
         print(*times, file=answers)
 

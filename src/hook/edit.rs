@@ -5,8 +5,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::action::{Action, action};
 use super::cache::version;
-use super::intervention::{Function, Intervention};
-use super::part::mask;
+use super::intervention::{Function, Intervention, Scope};
+use super::part::{mask, mask_grown};
 use super::site::{Axis, Site};
 use crate::config::Config;
 use crate::text::Tokens;
@@ -62,10 +62,50 @@ impl Edit {
         let label = format!("{intervention:?}");
         let wrap =
             |error: anyhow::Error| anyhow::anyhow!("intervention at {site}: {label}: {error:#}");
+        ensure!(
+            intervention.scope != Some(Scope::Generated),
+            "intervention at {site}: {label}: a run has no generated tokens; Model::generate has"
+        );
         let mask = mask(&intervention.region, site, setting).map_err(wrap)?;
         let action = action(intervention, site, setting, mask.as_ref()).map_err(wrap)?;
         let relative = matches!(action, Action::Add { absolute: false, .. });
         let counted = relative.then(|| counted(setting));
+        Ok(Edit { site, label, action, mask, counted, rows: None })
+    }
+
+    /// For a text that has grown since `before`, its prompt: what the intervention names (positions,
+    /// caches) is the prompt's, and it acts where its scope says.
+    pub(crate) fn grown(
+        intervention: &Intervention,
+        site: Site,
+        before: Setting,
+        now: Setting,
+    ) -> Result<Self> {
+        let label = format!("{intervention:?}");
+        let wrap =
+            |error: anyhow::Error| anyhow::anyhow!("intervention at {site}: {label}: {error:#}");
+        let scope = intervention.scope_in_generation();
+        let known = mask(&intervention.region, site, before).map_err(wrap)?;
+        let action = action(intervention, site, before, known.as_ref()).map_err(wrap)?;
+        let counted = matches!(action, Action::Add { absolute: false, .. });
+        ensure!(
+            !(counted && scope.in_generated()),
+            "intervention at {site}: {label}: a strength in units of the row's mean norm is not known for a text that grows: use .absolute() or .scope(Scope::Prompt)"
+        );
+        let (old, new) = (before.tokens.width() as i64, now.tokens.width() as i64);
+        let action = match action {
+            Action::Value(value) => {
+                let own = along(site.axes()).is_some_and(|at| value.size()[at as usize] > 1);
+                ensure!(
+                    !(own && scope.in_generated()),
+                    "intervention at {site}: {label}: it holds a value for each position of the prompt, none for what is generated: use .scope(Scope::Prompt)"
+                );
+                Action::Value(lengthened(&value, site, old, new))
+            }
+            other => other,
+        };
+        let mask = mask_grown(intervention, site, before, now).map_err(wrap)?;
+        let counted = counted.then(|| lengthened_at(&self::counted(before), 1, new - old));
         Ok(Edit { site, label, action, mask, counted, rows: None })
     }
 
@@ -160,7 +200,7 @@ impl Edit {
     }
 
     /// The same for a pass over the last `n` of `width` columns, and over some rows of its batch.
-    pub(crate) fn narrowed(&self, n: i64, width: i64, rows: (i64, i64)) -> Self {
+    pub(crate) fn narrowed(&self, n: i64, width: i64, rows: Option<(i64, i64)>) -> Self {
         let last = |x: &Tensor| match along(self.site.axes()) {
             Some(at) if x.size()[at as usize] == width && width > 1 => x.narrow(at, width - n, n),
             _ => x.shallow_clone(),
@@ -182,7 +222,7 @@ impl Edit {
             action,
             mask: self.mask.as_ref().map(last),
             counted: self.counted.as_ref().map(Tensor::shallow_clone),
-            rows: Some(rows),
+            rows,
         }
     }
 
@@ -205,6 +245,24 @@ impl Edit {
         shape[0] = x.size()[0];
         mean.view(&shape[..])
     }
+}
+
+/// A tensor over the prompt's positions, with zeros for those that came after.
+fn lengthened(x: &Tensor, site: Site, old: i64, new: i64) -> Tensor {
+    let mut x = x.shallow_clone();
+    for (at, axis) in site.axes().iter().enumerate() {
+        let own = matches!(axis, Axis::Pos | Axis::Query | Axis::Key) && old > 1;
+        if own && x.size()[at] == old {
+            x = lengthened_at(&x, at as i64, new - old);
+        }
+    }
+    x
+}
+
+fn lengthened_at(x: &Tensor, at: i64, by: i64) -> Tensor {
+    let mut shape = x.size();
+    shape[at as usize] = by;
+    Tensor::cat(&[x, &Tensor::zeros(&shape, (x.kind(), x.device()))], at)
 }
 
 /// Where the axis of positions, or of queries, stands.

@@ -28,6 +28,28 @@ pub(crate) type Function = Arc<dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync>;
 pub struct Intervention {
     pub(crate) op: Op,
     pub(crate) region: Vec<(By, Positions)>,
+    pub(crate) scope: Option<Scope>,
+}
+
+/// When an intervention acts while text is generated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// At the positions of the prompt.
+    Prompt,
+    /// At the positions of what is generated: wherever a generated token is the input.
+    Generated,
+    /// At both.
+    All,
+}
+
+impl Scope {
+    pub(crate) fn in_prompt(self) -> bool {
+        self != Scope::Generated
+    }
+
+    pub(crate) fn in_generated(self) -> bool {
+        self != Scope::Prompt
+    }
 }
 
 #[derive(Clone)]
@@ -78,7 +100,7 @@ impl By {
 
 impl Intervention {
     fn new(op: Op) -> Self {
-        Intervention { op, region: Vec::new() }
+        Intervention { op, region: Vec::new(), scope: None }
     }
 
     /// Replaces by 0. Off the data's distribution: put a mean ablation beside it.
@@ -157,6 +179,26 @@ impl Intervention {
         self
     }
 
+    /// When it acts in [`Model::generate`](crate::Model::generate). Default: in the prompt where
+    /// positions are named, for they count in the prompt; else in prompt and generated text alike.
+    /// A plain run has nothing generated, so there `Scope::Generated` is an error.
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = Some(scope);
+        self
+    }
+
+    /// Whether positions of what it changes are named.
+    pub(crate) fn names_positions(&self) -> bool {
+        let along = |by: By| matches!(by, By::Axis(Axis::Pos | Axis::Query));
+        self.region.iter().any(|(by, places)| along(*by) && *places != Positions::Many(Index::All))
+    }
+
+    /// When it acts while text is generated.
+    pub(crate) fn scope_in_generation(&self) -> Scope {
+        let default = if self.names_positions() { Scope::Prompt } else { Scope::All };
+        self.scope.unwrap_or(default)
+    }
+
     fn narrow(mut self, by: By, places: Positions) -> Self {
         self.region.push((by, places));
         self
@@ -224,6 +266,9 @@ impl fmt::Debug for Intervention {
         }?;
         for (by, places) in &self.region {
             write!(f, "{}({places})", by.method())?;
+        }
+        if let Some(scope) = self.scope {
+            write!(f, ".scope({scope:?})")?;
         }
         Ok(())
     }

@@ -4,9 +4,9 @@ use anyhow::{Context, Result, bail, ensure};
 use tch::{Kind, Tensor};
 
 use super::edit::Setting;
-use super::intervention::By;
+use super::intervention::{By, Intervention, Scope};
 use super::site::{Axis, Site};
-use crate::index::Positions;
+use crate::index::{Index, Positions};
 
 /// Where an intervention acts, broadcastable to the site's shape; absent: everywhere.
 pub(crate) fn mask(
@@ -43,6 +43,49 @@ pub(crate) fn mask(
         }
     }
     Ok(mask)
+}
+
+/// The same for a text that has grown: places are named in the prompt, `before`; the scope says which
+/// of the columns count.
+pub(crate) fn mask_grown(
+    intervention: &Intervention,
+    site: Site,
+    before: Setting,
+    now: Setting,
+) -> Result<Option<Tensor>> {
+    let axes = site.axes();
+    let (old, new) = (before.tokens.width(), now.tokens.width());
+    let mut parts = Vec::new();
+    for (by, places) in &intervention.region {
+        let Some(at) = by.find(axes) else { continue }; // the prompt's own mask has said so
+        let part = flags(places, at, axes, before).with_context(|| by.method().to_owned())?;
+        let along = matches!(axes[at], Axis::Pos | Axis::Query | Axis::Key);
+        let everywhere = *places == Positions::Many(Index::All);
+        if along && everywhere {
+            continue;
+        }
+        parts.push(if along && new > old {
+            let mut shape = part.size();
+            shape[at] = (new - old) as i64;
+            Tensor::cat(&[&part, &Tensor::zeros(&shape, (Kind::Bool, now.device))], at as i64)
+        } else {
+            part
+        });
+    }
+    let along = axes.iter().position(|axis| matches!(axis, Axis::Pos | Axis::Query));
+    let scope = intervention.scope_in_generation();
+    if let Some(at) = along.filter(|_| scope != Scope::All) {
+        let flags: Vec<bool> = (0..new).map(|column| (column < old) == scope.in_prompt()).collect();
+        parts.push(shaped(Tensor::from_slice(&flags).to_device(now.device), at, axes, false));
+    }
+    if now.tokens.is_padded() {
+        for (at, axis) in axes.iter().enumerate() {
+            if matches!(axis, Axis::Pos | Axis::Query | Axis::Key) {
+                parts.push(shaped(now.tokens.mask(now.device), at, axes, true));
+            }
+        }
+    }
+    Ok(parts.into_iter().reduce(|a, b| a.logical_and(&b)))
 }
 
 /// The entries of one axis as booleans, shaped to broadcast over the site.

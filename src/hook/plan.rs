@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::edit::{Edit, Setting};
 use super::freeze::{Frozen, hold};
-use super::intervention::{Intervention, Op};
+use super::intervention::{Intervention, Op, Scope};
 use super::metric::Metric;
 use super::offload::Offload;
 use super::program::{Program, Slot, n_slots, slot};
@@ -97,6 +97,41 @@ impl Plan {
     pub fn cap(mut self, bytes: u64) -> Self {
         self.cap = Some(bytes);
         self
+    }
+
+    /// A check of the plan on the prompt of a generation, where scopes mean something and what a
+    /// growing text cannot have is an error.
+    pub(crate) fn check_for_generation(&self, setting: Setting) -> Result<Program> {
+        let mut plan = self.clone();
+        for (_, intervention) in &mut plan.interventions {
+            ensure!(
+                !(intervention.names_positions()
+                    && intervention.scope_in_generation() != Scope::Prompt),
+                "{intervention:?}: positions count in the prompt: expected no positions, or Scope::Prompt"
+            );
+            intervention.scope = None;
+        }
+        let program = plan.check(setting)?;
+        ensure!(
+            program.logits_at.is_none() && !program.needs_grad(),
+            "generate: not together with logits_at, gradients or differentiable"
+        );
+        ensure!(
+            !program.holds_values() && program.offload.is_none(),
+            "generate: not together with a freeze at a cache, or offload: the text grows"
+        );
+        Ok(program)
+    }
+
+    /// Every site that is changed, with its intervention, in order.
+    pub(crate) fn each_intervention(&self, setting: Setting) -> Result<Vec<(Site, Intervention)>> {
+        let mut each = Vec::new();
+        for (sites, intervention) in &self.interventions {
+            for site in in_range(sites, setting.config)? {
+                each.push((site, intervention.clone()));
+            }
+        }
+        Ok(each)
     }
 
     /// The arithmetic it forces, if it does.

@@ -72,6 +72,18 @@ impl Program {
         }
     }
 
+    /// Records a site.
+    pub(crate) fn record(&mut self, site: Site) {
+        self.slots[slot(site, self.n_layers)].record = true;
+    }
+
+    /// Records what another program records.
+    pub(crate) fn record_like(&mut self, other: &Program) {
+        for (own, other) in self.slots.iter_mut().zip(&other.slots) {
+            own.record |= other.record;
+        }
+    }
+
     /// Whether a site is held at the value of another run.
     pub(crate) fn holds_values(&self) -> bool {
         self.slots.iter().any(|slot| matches!(slot.hold, Some(Hold::At(_))))

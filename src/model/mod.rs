@@ -4,8 +4,10 @@ mod devices;
 mod encode;
 mod facts;
 pub(crate) mod forward;
+mod generate;
 mod rope;
 mod run;
+mod sampling;
 mod save;
 mod sweep;
 mod tools;
@@ -23,11 +25,14 @@ use tokenizers::Tokenizer;
 
 use crate::config::Config;
 use crate::files::Files;
+use crate::hook::edit::Setting;
 use crate::text::{Tokens, Vocabulary};
 use devices::Devices;
 use weights::Weights;
 
+pub use generate::Generated;
 pub use run::Run;
+pub use sampling::Sampling;
 pub use sweep::{Progress, Sweep, SweepOptions};
 pub use tools::{Candidate, Top};
 pub use train::AdamW;
@@ -153,6 +158,11 @@ impl Model {
     /// The tokenizer, where the directory held one.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         self.vocabulary.as_ref().map(Vocabulary::tokenizer)
+    }
+
+    /// What the shapes of a run on these tokens follow from.
+    fn setting<'a>(&'a self, tokens: &'a Tokens) -> Setting<'a> {
+        Setting { config: &self.config, tokens, kind: self.kind(), device: self.device() }
     }
 
     fn vocabulary(&self) -> Result<&Vocabulary> {

@@ -8,7 +8,6 @@ use tch::Tensor;
 use super::Model;
 use super::forward::Pass;
 use crate::hook::cache::Cache;
-use crate::hook::edit::Setting;
 use crate::hook::plan::{Attention, Plan, exists};
 use crate::hook::program::Program;
 use crate::hook::site::Point;
@@ -76,10 +75,6 @@ impl Model {
     /// Logits of every position, `[Batch, Pos, Vocab]`: a run of the empty plan.
     pub fn logits(&self, tokens: &Tokens) -> Result<Tensor> {
         Ok(self.run(tokens, &Plan::new())?.logits)
-    }
-
-    fn setting<'a>(&'a self, tokens: &'a Tokens) -> Setting<'a> {
-        Setting { config: &self.config, tokens, kind: self.kind(), device: self.device() }
     }
 
     fn run_program(&self, tokens: &Tokens, program: &Program) -> Result<Run> {

@@ -192,7 +192,7 @@ impl<'a> Base<'a> {
                 _ => true,
             };
             let n = if late { asked } else { width - column };
-            edit.narrowed(n, width, (row_of(place), self.rows()))
+            edit.narrowed(n, width, Some((row_of(place), self.rows())))
         };
         let each = cells.iter().enumerate();
         let edits = each.flat_map(|(place, cell)| {

@@ -71,7 +71,7 @@ pub(super) struct Batch {
 
 /// What a pass through a block costs beside its rows' own work, counted in rows of one position:
 /// the weights come from memory whatever is done with them.
-const PASS: i64 = 96;
+const PASS: i64 = 24;
 
 /// Rows of one position that make a product efficient; more in a batch gain nothing.
 const ENOUGH: i64 = 2048;

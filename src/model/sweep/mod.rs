@@ -92,8 +92,7 @@ impl Model {
         metric: &Metric,
         options: SweepOptions,
     ) -> Result<Sweep> {
-        let setting =
-            Setting { config: &self.config, tokens, kind: self.kind(), device: self.device() };
+        let setting = self.setting(tokens);
         let programs = plans.iter().enumerate().map(|(index, plan)| checked(index, plan, setting));
         let programs = programs.collect::<Result<Vec<_>>>()?;
         let attention = one_attention(plans, &programs)?;
