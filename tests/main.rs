@@ -24,6 +24,7 @@ mod patching_errors;
 mod patching_golden;
 mod paths;
 mod plan;
+mod precision;
 mod prompts;
 mod provenance;
 mod run;
