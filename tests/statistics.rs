@@ -22,7 +22,7 @@ fn batches() -> Vec<Tokens> {
 }
 
 fn given(batches: &[Tokens]) -> impl Iterator<Item = Result<Tokens>> {
-    batches.to_vec().into_iter().map(Ok)
+    batches.iter().cloned().map(Ok)
 }
 
 /// All prompts in one batch, kept in memory.
