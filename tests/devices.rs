@@ -120,6 +120,20 @@ fn steps_by_hand_and_analyses_agree() {
 }
 
 #[test]
+fn generated_tokens_and_their_activations_agree() {
+    let (whole, pieces) = models("spread-generate", deep());
+    let plan = Plan::new().cache([Point::Z, Point::ResidPost]);
+    let plan = plan.intervene(Point::MlpOut.at(4), Intervention::scale(1.5));
+    let expected = whole.generate(&tokens(), 6, &plan).unwrap();
+    for model in &pieces {
+        let own = model.generate(&tokens(), 6, &plan).unwrap();
+        assert_eq!(own.new, expected.new);
+        assert!(same(&own.logits, &expected.logits));
+        assert_equal(&own.cache, &expected.cache);
+    }
+}
+
+#[test]
 fn training_edits_and_files_agree() {
     let (whole, pieces) = models("spread-train", deep());
     let stepped = |model: &Model| {

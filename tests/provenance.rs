@@ -3,8 +3,8 @@
 use serde_json::Value;
 use thalweg::tch::{Device, Kind, Tensor};
 use thalweg::{
-    Axis, Cache, Figure, Grid, Metric, Model, Plan, Point, Record, Tokens, heatmap, lens,
-    resid_norms,
+    Axis, Cache, Figure, Grid, Intervention, Metric, Model, Plan, Point, Record, Sampling, Tokens,
+    heatmap, lens, resid_norms,
 };
 
 use crate::support::{config, model_f32, model_of, says, scratch};
@@ -127,6 +127,24 @@ fn grids_keep_the_runs_they_were_made_from() {
     let own = Grid::of(&Tensor::from_slice(&[1.0]), &[Axis::Layer], "nats").unwrap();
     assert!(own.records().is_empty());
     assert_eq!(own.of_run(&a.records()[0]).records(), a.records());
+}
+
+#[test]
+fn a_sweep_and_a_generation_say_what_was_run() {
+    let model = model_f32();
+    let plans = [Plan::new(), Plan::new().intervene(Point::Z.at(1), Intervention::zero())];
+    let sweep = model.sweep(&tokens(), &plans, &Metric::log_prob(3)).unwrap();
+    let records = sweep.values.records();
+    assert_eq!(records[0].weights, model.weights_hash());
+    assert!(records[0].plan.starts_with("sweep of 2 plans"), "{}", records[0].plan);
+    assert!(records[0].plan.contains("blocks.1.attn.hook_z: zero()"), "{}", records[0].plan);
+    let drawn = Sampling::new(3).temperature(0.8).seed(41);
+    let record = model.generate(&tokens(), drawn, &Plan::new()).unwrap().record().unwrap();
+    assert_eq!((record.seed, record.ids.as_slice()), (Some(41), tokens().ids()));
+    assert!(record.plan.starts_with("generate with Sampling"), "{}", record.plan);
+    assert!(record.to_string().contains("seed 41"));
+    let greedy = model.generate(&tokens(), 2, &Plan::new().cache(Point::Z)).unwrap();
+    assert_eq!(greedy.cache.record().unwrap().seed, None, "nothing was drawn");
 }
 
 #[test]

@@ -106,6 +106,11 @@ impl Cache {
         Cache { entries: BTreeMap::new(), ..self.clone() }
     }
 
+    /// Notes which run these activations come from.
+    pub(crate) fn set_origin(&mut self, origin: Origin) {
+        self.origin = Some(origin);
+    }
+
     /// The run these activations come from.
     pub(crate) fn origin(&self) -> Option<&Origin> {
         self.origin.as_ref()

@@ -1,7 +1,7 @@
 //! What a record says of a model.
 
 use super::{Model, rope};
-use crate::hook::plan::Plan;
+use crate::hook::plan::{Attention, Plan};
 use crate::hook::program::Program;
 use crate::record::{Origin, Record};
 use crate::text::Tokens;
@@ -23,12 +23,21 @@ impl Model {
                 self.config.n_ctx
             ));
         }
-        program.origin = Some(self.origin(tokens, plan, &program));
+        let (what, notes) = (format!("{plan:?}"), program.notes.clone());
+        program.origin = Some(self.origin(tokens, what, program.attention, notes, None));
         program
     }
 
-    /// All that is known of a run before it begins; nothing is hashed yet.
-    pub(crate) fn origin(&self, tokens: &Tokens, plan: &Plan, program: &Program) -> Origin {
+    /// All that is to be known of a run: its prompts, what was done, the arithmetic, notes, and the
+    /// seed where it draws. Nothing is hashed yet.
+    pub(crate) fn origin(
+        &self,
+        tokens: &Tokens,
+        what: String,
+        attention: Attention,
+        notes: Vec<String>,
+        seed: Option<u64>,
+    ) -> Origin {
         let record = Record {
             thalweg: env!("CARGO_PKG_VERSION").to_owned(),
             libtorch: option_env!("THALWEG_LIBTORCH").unwrap_or("unknown").to_owned(),
@@ -37,12 +46,12 @@ impl Model {
             config: self.config.to_json(),
             kind: format!("{:?}", self.kind()),
             device: self.weights.devices.to_string(),
-            attention: format!("{:?}", program.attention),
-            plan: format!("{plan:?}"),
+            attention: format!("{attention:?}"),
+            plan: what,
             ids: tokens.ids().to_vec(),
             pieces: tokens.pieces().to_vec(),
-            seed: None,
-            notes: program.notes.clone(),
+            seed,
+            notes,
         };
         Origin::new(record, self.weights.fingerprint.weigh())
     }

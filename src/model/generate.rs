@@ -17,6 +17,7 @@ use crate::hook::plan::{Attention, Plan};
 use crate::hook::program::Program;
 use crate::hook::site::{Axis, Point, Site};
 use crate::hook::tap::{Fired, Tap};
+use crate::record::Record;
 use crate::text::Tokens;
 
 /// What was generated.
@@ -59,6 +60,14 @@ impl Clone for Generated {
             attention: self.attention,
             notes: self.notes.clone(),
         }
+    }
+}
+
+impl Generated {
+    /// What was run to generate this: model and hash of its weights, arithmetic, prompts, sampling,
+    /// seed and plan.
+    pub fn record(&self) -> Result<Record> {
+        self.cache.record()
     }
 }
 
@@ -228,6 +237,7 @@ impl<'a> Writer<'a> {
         let layers = self.model.config().n_layers;
         let mut program = Program::of_edits(edits, layers, self.program.attention);
         program.record_like(&self.program);
+        program.home = self.program.home;
         if !self.sampling.recompute {
             for layer in 0..layers {
                 program.record(Point::RotK.at(layer));
@@ -273,6 +283,13 @@ impl<'a> Writer<'a> {
     ) -> Result<Generated> {
         let width = self.tokens.width() as i64;
         let mut cache = Cache::new(&self.tokens, self.model.config().n_layers);
+        cache.set_origin(self.model.origin(
+            self.prompt,
+            format!("generate with {:?}: {:?}", self.sampling, self.plan),
+            self.program.attention,
+            self.program.notes.clone(),
+            self.sampling.drawn_from(),
+        ));
         for (site, parts) in self.records {
             cache.insert(site, joined(site, &parts, width));
         }

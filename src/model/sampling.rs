@@ -88,6 +88,11 @@ impl Sampling {
         (0..rows as u64).map(|row| Rng::new(self.seed).fork(row)).collect()
     }
 
+    /// The seed, where tokens are drawn.
+    pub(super) fn drawn_from(&self) -> Option<u64> {
+        (self.temperature > 0.0).then_some(self.seed)
+    }
+
     /// The next id of a row from its logits `[Vocab]`.
     pub(super) fn choose(&self, logits: &Tensor, rng: &mut Rng) -> Result<i64> {
         ensure!(

@@ -148,7 +148,13 @@ impl Model {
         if done < plans.len() {
             notes.push(format!("stopped after {done} of {} plans", plans.len()));
         }
-        let values = grid(&found, tokens, metric)?.note("model", &format!("{self:?}"));
+        let what: Vec<_> = plans.iter().map(|plan| format!("{plan:?}")).collect();
+        let what = format!("sweep of {} plans: {}", plans.len(), what.join("; "));
+        let origin = self.origin(tokens, what, attention, notes.clone(), None);
+        let values = grid(&found, tokens, metric)?
+            .of_runs([origin])
+            .note("metric", &format!("{metric:?}"))
+            .note("model", &format!("{self:?}"));
         Ok(Sweep { values, done, base: base.values, attention, notes })
     }
 }
