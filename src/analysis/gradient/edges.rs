@@ -240,15 +240,15 @@ struct Changes {
 impl Changes {
     fn new(model: &Model, source: &Cache, receiver: &Cache) -> Result<Self> {
         let change = |site: Site| anyhow::Ok(source.get(site)? - receiver.get(site)?);
-        let layers = 0..model.config().n_layers;
+        let (layers, home) = (0..model.config().n_layers, model.device());
         let mlp = |layer| Ok(change(Point::MlpOut.at(layer))?.flatten(0, -1));
         let head = |layer| {
-            let w = model.weight(W::O, layer)?.flatten(0, 1).tr();
+            let w = model.weight(W::O, layer)?.flatten(0, 1).tr().to_device(home);
             Ok((change(Point::Z.at(layer))?.flatten(0, 1), w))
         };
         let read = |layer| {
             let [q, k, v] = [W::Q, W::K, W::V].map(|w| model.weight_folded(w, layer));
-            Ok([q?, k?, v?].map(|w| w.transpose(1, 2)))
+            Ok([q?, k?, v?].map(|w| w.transpose(1, 2).to_device(home)))
         };
         Ok(Changes {
             embed: change(Site::Embed)?.flatten(0, -1),
