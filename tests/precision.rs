@@ -40,6 +40,7 @@ fn work(case: &str) {
     match case {
         "full" => drop(model.logits(&tokens).unwrap()),
         "last" => drop(model.run(&tokens, &Plan::new().logits_at(-1)).unwrap()),
+        "decode" => drop(model.generate(&tokens, 3, &Plan::new()).unwrap()),
         _ => suffix(&model, &tokens),
     }
 }
@@ -133,6 +134,12 @@ fn products_in_bf16_run_on_the_processors_own_instructions() {
         assert_eq!(rows(&last, size, mark), [PROMPT; 2], "{size:?}, once a layer: {last}");
     }
     assert_eq!(rows(&last, UNEMBED, mark), [1], "the last position alone: {last}");
+    let decode = log("decode");
+    for size in BLOCK {
+        let steps = [PROMPT, PROMPT, 1, 1, 1, 1];
+        assert_eq!(rows(&decode, size, mark), steps, "{size:?}, a step a token: {decode}");
+    }
+    assert_eq!(rows(&decode, UNEMBED, mark), [1; 3], "{decode}");
     let sweep = log("sweep");
     for size in BLOCK {
         let rows = rows(&sweep, size, mark);
