@@ -208,6 +208,18 @@ fn custom_functions_are_told_of_and_what_a_sweep_cannot_do_is_an_error() -> Resu
 }
 
 #[test]
+fn the_grid_of_a_sweep_says_which_run_and_which_plans_it_is_of() -> Result<()> {
+    let (model, tokens) = (model(), tokens());
+    let plan = |head: i64| Plan::new().intervene(Point::Z.at(0), Intervention::zero().head(head));
+    let sweep = model.sweep(&tokens, &[plan(0), plan(3)], &Metric::logit(1))?;
+    let records = sweep.values.records();
+    assert_eq!((records.len(), &records[0].ids), (1, &tokens.ids().to_vec()));
+    let plan = &records[0].plan;
+    assert!(plan.starts_with("sweep of 2 plans") && plan.contains("zero().head(3)"), "{plan}");
+    Ok(())
+}
+
+#[test]
 fn half_precision_stays_within_its_own_spread() {
     let wide = Config { d_model: 64, n_heads: 4, n_kv_heads: 2, d_head: 16, d_mlp: 96, ..config() };
     let model = model_of(wide, Kind::BFloat16, 4);

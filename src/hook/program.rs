@@ -50,7 +50,12 @@ impl Slot {
 
 impl Program {
     /// Edits that each act on rows of their own, as one program.
-    pub(crate) fn of_edits(edits: Vec<Edit>, n_layers: usize, attention: Attention) -> Self {
+    pub(crate) fn of_edits(
+        edits: Vec<Edit>,
+        n_layers: usize,
+        attention: Attention,
+        home: Device,
+    ) -> Self {
         let mut slots = Vec::new();
         slots.resize_with(n_slots(n_layers), Slot::default);
         for (at, edit) in edits.iter().enumerate() {
@@ -66,7 +71,7 @@ impl Program {
             differentiable: false,
             relp: false,
             notes: Vec::new(),
-            home: None,
+            home: Some(home),
             offload: None,
             origin: None,
         }

@@ -48,10 +48,6 @@ impl Devices {
     pub(super) fn last(&self, tied: bool) -> Device {
         self.pieces[if tied { 0 } else { self.pieces.len() - 1 }]
     }
-
-    pub(super) fn is_spread(&self) -> bool {
-        self.pieces.len() > 1
-    }
 }
 
 impl fmt::Display for Devices {

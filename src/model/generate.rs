@@ -235,9 +235,9 @@ impl<'a> Writer<'a> {
             edits.push(edit.narrowed(n, self.tokens.width() as i64, None));
         }
         let layers = self.model.config().n_layers;
-        let mut program = Program::of_edits(edits, layers, self.program.attention);
+        let mut program =
+            Program::of_edits(edits, layers, self.program.attention, self.model.device());
         program.record_like(&self.program);
-        program.home = self.program.home;
         if !self.sampling.recompute {
             for layer in 0..layers {
                 program.record(Point::RotK.at(layer));

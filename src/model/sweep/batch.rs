@@ -146,9 +146,10 @@ impl<'a> Base<'a> {
             if joined > before {
                 let from = if x.is_some() { row_of(before) } else { 0 };
                 let new = prompts.narrow(0, from, row_of(joined) - from);
-                let new = self.stream(layer, column, asked)?.index_select(0, &new);
+                let stream = self.stream(layer, column, asked)?;
+                let new = stream.index_select(0, &new.to_device(stream.device()));
                 x = Some(match x.take() {
-                    Some(x) => Tensor::cat(&[x, new], 0),
+                    Some(x) => Tensor::cat(&[x.to_device(new.device()), new], 0),
                     None => new,
                 });
                 tap.set_rows(&prompts.narrow(0, 0, row_of(joined)));
@@ -199,7 +200,7 @@ impl<'a> Base<'a> {
             cell.edits.iter().map(move |edit| (edit, place)).collect::<Vec<_>>()
         });
         let edits = edits.map(|(edit, place)| narrowed(edit, place)).collect();
-        Program::of_edits(edits, layers, self.attention)
+        Program::of_edits(edits, layers, self.attention, self.model.device())
     }
 
     /// The unedited stream entering a layer, from `column` on.
@@ -224,7 +225,8 @@ impl<'a> Base<'a> {
             return Ok([none(), none()]);
         }
         let part = |point: Point| -> Result<Tensor> {
-            Ok(self.kept(point.at(layer), 0, column)?.index_select(0, prompts))
+            let kept = self.kept(point.at(layer), 0, column)?;
+            Ok(kept.index_select(0, &prompts.to_device(kept.device())))
         };
         Ok([part(Point::RotK)?, part(Point::V)?])
     }

@@ -93,15 +93,13 @@ impl Model {
         options: SweepOptions,
     ) -> Result<Sweep> {
         let setting = self.setting(tokens);
-        let programs = plans.iter().enumerate().map(|(index, plan)| checked(index, plan, setting));
-        let programs = programs.collect::<Result<Vec<_>>>()?;
-        let attention = one_attention(plans, &programs)?;
         let (mut cells, mut alone, mut untouched) = (Vec::new(), Vec::new(), Vec::new());
+        let mut arithmetic = Arithmetic::default();
         let asked = asked_columns(metric, tokens)?;
-        for (index, program) in programs.into_iter().enumerate() {
+        for (index, plan) in plans.iter().enumerate() {
+            let program = checked(index, plan, setting)?;
+            arithmetic.see(index, plan, &program);
             match start(&program, setting, &asked)? {
-                // Batches are put together on one device.
-                Start::At { .. } if self.weights.devices.is_spread() => alone.push(index),
                 Start::Alone => alone.push(index),
                 Start::Nowhere => untouched.push(index),
                 Start::At { layer, column, whole } => {
@@ -109,6 +107,7 @@ impl Model {
                 }
             }
         }
+        let attention = arithmetic.choose()?;
         let cap = options.cap.or_else(|| free_memory().map(|free| free / 2)).unwrap_or(1 << 30);
         let base = Base::new(self, tokens, metric, attention, &cells, asked, cap)?;
         let mut notes = Vec::new();
@@ -170,17 +169,32 @@ fn checked(index: usize, plan: &Plan, setting: Setting) -> Result<Program> {
     Ok(program)
 }
 
-/// A plan that needs scores or pattern makes all plans run that way: one arithmetic a comparison.
-fn one_attention(plans: &[Plan], programs: &[Program]) -> Result<Attention> {
-    let forced =
-        |wanted: Attention| plans.iter().position(|plan| plan.forced_attention() == Some(wanted));
-    let needed = programs.iter().position(|program| program.attention == Attention::Eager);
-    if let (Some(fused), Some(eager)) = (forced(Attention::Fused), needed) {
-        bail!(
-            "sweep: plan {fused} forces attention(Fused), plan {eager} needs Eager: expected one for all"
-        );
+/// Which attention the plans ask for; each kind by the first plan that does.
+#[derive(Debug, Default)]
+struct Arithmetic {
+    fused: Option<usize>,
+    eager: Option<usize>,
+}
+
+impl Arithmetic {
+    fn see(&mut self, index: usize, plan: &Plan, program: &Program) {
+        if program.attention == Attention::Eager {
+            self.eager.get_or_insert(index);
+        } else if plan.forced_attention().is_some() {
+            self.fused.get_or_insert(index);
+        }
     }
-    Ok(if needed.is_some() { Attention::Eager } else { Attention::Fused })
+
+    /// A plan that needs scores or pattern makes all plans run that way: one arithmetic a
+    /// comparison.
+    fn choose(&self) -> Result<Attention> {
+        if let (Some(fused), Some(eager)) = (self.fused, self.eager) {
+            bail!(
+                "sweep: plan {fused} forces attention(Fused), plan {eager} needs Eager: expected one for all"
+            );
+        }
+        Ok(if self.eager.is_some() { Attention::Eager } else { Attention::Fused })
+    }
 }
 
 /// The columns of the batch whose logits the metric looks at: one a row, or all from the first one.
