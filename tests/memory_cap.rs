@@ -54,12 +54,14 @@ fn growth(case: &str, cap: u64) -> u64 {
             peak() - before
         }
         "file" => {
-            let path = scratch("cap").join("cache.safetensors");
+            let dir = scratch("cap");
+            let path = dir.join("cache.safetensors");
             let plan = everything.clone().cap(FILE).offload_to(&path);
             model.run(&prompts(1), &plan).unwrap();
             let before = peak();
             let run = fullest(&model, &plan, cap);
             let size = std::fs::metadata(path).unwrap().len();
+            std::fs::remove_dir_all(dir).unwrap();
             assert!(size > 2 * FILE && run.cache.bytes() == 0, "{size} bytes went to the file");
             peak() - before
         }

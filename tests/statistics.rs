@@ -6,7 +6,7 @@ use thalweg::{
     Cache, Intervention, Maximum, Plan, Point, Site, Statistics, Tokens, pca, statistics,
 };
 
-use crate::support::{config, distance, model, model_of, same, says};
+use crate::support::{config, distance, model, model_of, same, says, scratch};
 
 /// Padded batches of different widths.
 fn batches() -> Vec<Tokens> {
@@ -100,6 +100,30 @@ fn merged_parts_equal_the_whole() {
             assert_eq!(parts.maxima(feature).unwrap(), whole.maxima(feature).unwrap());
         }
     }
+}
+
+#[test]
+fn statistics_come_back_from_their_file_and_go_on() {
+    let path = scratch("statistics").join("part.safetensors");
+    for new in
+        [Statistics::at(Point::Z.at(1)).covariance().top(3).first(2), Statistics::at(Site::Embed)]
+    {
+        new.save(&path).unwrap();
+        assert_eq!(format!("{:?}", Statistics::open(&path).unwrap()), format!("{new:?}"));
+        streamed(new.clone(), &batches()[..2]).save(&path).unwrap();
+        let part = Statistics::open(&path).unwrap();
+        assert_eq!(part.records().len(), 1);
+        let (own, whole) = (streamed(part, &batches()[2..]), streamed(new, &batches()));
+        assert_eq!(format!("{own:?}"), format!("{whole:?}"));
+        assert!(same(&own.variance().unwrap(), &whole.variance().unwrap()));
+        if let Ok(covariance) = whole.covariance_matrix() {
+            assert!(same(&own.covariance_matrix().unwrap(), &covariance));
+            assert_eq!(own.maxima(5).unwrap(), whole.maxima(5).unwrap());
+        }
+    }
+    let cache = kept(Site::Embed);
+    cache.save(&path).unwrap();
+    says(Statistics::open(&path), &["part.safetensors", "not saved statistics", "lack facts"]);
 }
 
 #[test]

@@ -66,7 +66,10 @@ const STAGES: &[(&str, &[&str])] = &[
     ("hook", &["config", "text", "index", "files", "record"]),
     ("grid", &["hook::site", "record"]),
     ("model", &["config", "text", "index", "files", "hook", "rng", "prompts", "grid", "record"]),
-    ("analysis", &["config", "text", "index", "hook", "rng", "prompts", "grid", "model", "record"]),
+    (
+        "analysis",
+        &["config", "text", "index", "hook", "rng", "prompts", "grid", "model", "record", "files"],
+    ),
     ("figure", &["text", "grid", "hook::site", "record"]),
 ];
 

@@ -6,6 +6,7 @@
 //! without its quantiles.
 
 mod feed;
+mod file;
 mod maxima;
 
 use std::fmt;
@@ -41,6 +42,10 @@ const PIECE: i64 = 8 << 20;
 /// let mean = Intervention::set(&all[0].mean()?).head(1);
 /// let ablated = model.run(&model.tokens(prompts[0])?, &Plan::new().intervene(site, mean))?;
 /// let directions = all[1].pca(3)?.components; // [3, DModel]
+/// // Parts found elsewhere, or on another day, are merged.
+/// all[1].save("part.safetensors")?;
+/// let mut part = Statistics::open("part.safetensors")?;
+/// part.merge(&all[1])?;
 /// # let _ = (ablated, directions);
 /// # thalweg::anyhow::Ok(())
 /// ```

@@ -19,10 +19,10 @@ pub struct Maximum {
 /// Each feature's largest values, largest first; of equal ones the earlier first. `[D, up to k]`.
 #[derive(Debug)]
 pub(super) struct Maxima {
-    k: i64,
-    values: Tensor,
-    prompts: Tensor,
-    positions: Tensor,
+    pub(super) k: i64,
+    pub(super) values: Tensor,
+    pub(super) prompts: Tensor,
+    pub(super) positions: Tensor,
 }
 
 impl Maxima {
