@@ -113,7 +113,7 @@ impl Model {
         let mut notes = Vec::new();
         if !alone.is_empty() {
             notes.push(format!(
-                "{} of {} plans hold a custom function, or a part frozen at other values, or the model lies on several devices: they ran alone, each as a whole pass",
+                "{} of {} plans hold a custom function, or a part frozen at other values: they ran alone, each as a whole pass",
                 alone.len(),
                 plans.len()
             ));
