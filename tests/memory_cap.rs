@@ -6,7 +6,10 @@
 use std::process::Command;
 
 use thalweg::tch::Kind;
-use thalweg::{Config, Model, Plan, Point, Run, Site, Sites, Statistics, Tokens, statistics};
+use thalweg::{
+    Config, Intervention, Metric, Model, Plan, Point, Run, Site, Sites, Statistics, SweepOptions,
+    Tokens, statistics,
+};
 
 use crate::support::{config, model_of, says, scratch};
 
@@ -16,7 +19,7 @@ const BYTES: &str = "THALWEG_TEST_CAP_BYTES";
 const GIB: &str = "THALWEG_TEST_CAP_GIB";
 /// The cap of a cache that goes to a file.
 const FILE: u64 = 32 << 20;
-const TEST: &str = "memory_cap::a_cap_is_kept_by_caches_and_by_statistics";
+const TEST: &str = "memory_cap::a_cap_is_kept_by_caches_statistics_and_sweeps";
 
 fn wide() -> Model {
     let c = Config { n_layers: 6, d_model: 256, n_heads: 4, n_kv_heads: 2, d_head: 64, ..config() };
@@ -65,6 +68,24 @@ fn growth(case: &str, cap: u64) -> u64 {
             assert!(size > 2 * FILE && run.cache.bytes() == 0, "{size} bytes went to the file");
             peak() - before
         }
+        "sweep" => {
+            let run = |rows| {
+                let zero = |at: i64| {
+                    Plan::new().intervene(
+                        Point::ResidPre.at(at as usize % 3),
+                        Intervention::zero().pos(at),
+                    )
+                };
+                let plans: Vec<Plan> = (0..4).map(zero).collect();
+                let options = SweepOptions::new().cap(cap);
+                model.sweep_with(&prompts(rows), &plans, &Metric::logit(1), options)
+            };
+            run(1).unwrap();
+            let before = peak();
+            let found = (1..=(cap >> 20) as usize).rev().step_by(8).find_map(|rows| run(rows).ok());
+            assert!(found.unwrap().base.len() > (cap >> 23) as usize, "the cap was not used");
+            peak() - before
+        }
         _ => {
             let sites = Point::ALL.iter().filter(|point| point.axes()[1] == Point::Z.axes()[1]);
             let sites = sites.flat_map(|point| (0..6).map(|layer| point.at(layer)));
@@ -84,14 +105,14 @@ fn growth(case: &str, cap: u64) -> u64 {
 }
 
 #[test]
-fn a_cap_is_kept_by_caches_and_by_statistics() {
+fn a_cap_is_kept_by_caches_statistics_and_sweeps() {
     if let (Ok(case), Ok(cap)) = (std::env::var(CASE), std::env::var(BYTES)) {
         return println!("growth {}", growth(&case, cap.parse().unwrap()));
     }
     let caps = std::env::var(GIB).unwrap_or("0.5".to_owned());
     for gib in caps.split(',').map(|gib| gib.parse::<f64>().unwrap()) {
         let cap = (gib * (1u64 << 30) as f64) as u64;
-        for case in ["cache", "file", "statistics"] {
+        for case in ["cache", "file", "statistics", "sweep"] {
             let child = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", TEST, "--nocapture", "--test-threads=1"])
                 .env(CASE, case)

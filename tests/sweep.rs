@@ -145,7 +145,12 @@ fn a_small_cap_cuts_batches_and_changes_no_value() {
     let plans = changes(&everything(&others()), 2, &tokens.lens());
     let metric = Metric::logit_diff(3, 5);
     let whole = model.sweep(&tokens, &plans, &metric).unwrap().values;
-    let options = SweepOptions::new().cap(200_000);
+    let small = SweepOptions::new().cap(10_000);
+    says(
+        model.sweep_with(&tokens, &plans, &metric, small),
+        &["one plan on 2 prompts", "SweepOptions::cap"],
+    );
+    let options = SweepOptions::new().cap(100_000);
     let cut = model.sweep_with(&tokens, &plans, &metric, options).unwrap().values;
     let off = whole.values.iter().zip(&cut.values).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     assert!(off < 1e-11, "{off:.1e}");

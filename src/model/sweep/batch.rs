@@ -42,6 +42,29 @@ fn tolerance(kind: Kind) -> f64 {
     }
 }
 
+/// Bytes that one plan's rows need at the widest step, from `column` on.
+fn plan_bytes(
+    model: &Model,
+    tokens: &Tokens,
+    attention: Attention,
+    column: i64,
+    asked: i64,
+) -> u64 {
+    let c = model.config();
+    let n = tokens.width() as u64;
+    let p = n - column as u64;
+    let (d, f, v) = (c.d_model as u64, c.d_mlp as u64, c.d_vocab as u64);
+    let (q, kv) = ((c.n_heads * c.d_head) as u64, (c.n_kv_heads * c.d_head) as u64);
+    let pairs = if attention == Attention::Eager { 4 * c.n_heads as u64 * p * n } else { 0 };
+    let mixing = p * (3 * d + 4 * q + 3 * kv) + 4 * n * kv + pairs;
+    let mlp = p * (3 * d + 5 * f);
+    let ends = asked as u64 * 3 * v;
+    let entries = (2 * p * d + mixing.max(mlp)).max(ends) * tokens.batch() as u64;
+    // Twice: steps hold what they were made from a while longer, and freed blocks stay with the
+    // allocator.
+    2 * entries * model.kind().elt_size_in_bytes().max(4) as u64
+}
+
 impl<'a> Base<'a> {
     pub(super) fn new(
         model: &'a Model,
@@ -69,16 +92,30 @@ impl<'a> Base<'a> {
             }
         }
         let bytes = plan.bytes(config, tokens, model.kind());
-        let run = model.run(tokens, &plan)?;
-        let values = numbers(&metric.of(&run.logits, tokens)?)?;
-        let logits = match &asked {
-            Asked::One(columns) => {
-                let index = Tensor::from_slice(columns).to_device(model.device());
-                let index = index.view([-1, 1, 1]).expand([-1, 1, config.d_vocab as i64], false);
-                run.logits.gather(1, &index, false)
-            }
-            Asked::From(_) => run.logits,
+        let width = tokens.width() as i64;
+        let needs = cells.iter().map(|cell| {
+            let asked =
+                width - if cell.whole { cell.column } else { asked.first().max(cell.column) };
+            plan_bytes(model, tokens, attention, cell.column, asked)
+        });
+        // The unedited row goes along with it.
+        let most = needs.max().unwrap_or(0) * (tokens.batch() as u64 + 1) / tokens.batch() as u64;
+        ensure!(
+            bytes + most <= cap,
+            "sweep: one plan on {} prompts and what it starts from take about {} MiB, the cap is {} MiB: sweep fewer prompts at once, or raise it with SweepOptions::cap",
+            tokens.batch(),
+            (bytes + most) >> 20,
+            cap >> 20
+        );
+        let run = match metric.position().filter(|_| matches!(asked, Asked::One(_))) {
+            Some(position) => model.run(tokens, &plan.logits_at(position))?,
+            None => model.run(tokens, &plan)?,
         };
+        let logits = run.logits;
+        let values = numbers(&match &asked {
+            Asked::One(_) => metric.of_row(&logits.squeeze_dim(1))?,
+            Asked::From(_) => metric.of(&logits, tokens)?,
+        })?;
         Ok(Base {
             model,
             pass: Pass::new(config, &model.weights, tokens, attention),
@@ -108,18 +145,10 @@ impl<'a> Base<'a> {
 
     /// How many plans from `column` on fit the memory.
     pub(super) fn fitting(&self, column: i64, asked: i64) -> usize {
-        let c = self.model.config();
-        let (p, n) = ((self.width() - column) as u64, self.tokens.width() as u64);
-        let (d, f, v) = (c.d_model as u64, c.d_mlp as u64, c.d_vocab as u64);
-        let (q, kv) = ((c.n_heads * c.d_head) as u64, (c.n_kv_heads * c.d_head) as u64);
-        let pairs =
-            if self.attention == Attention::Eager { 4 * c.n_heads as u64 * p * n } else { 0 };
-        let attention = p * (3 * d + 4 * q + 3 * kv) + 4 * n * kv + pairs;
-        let mlp = p * (3 * d + 5 * f);
-        let ends = asked as u64 * 3 * v;
-        let entries = (2 * p * d + attention.max(mlp)).max(ends) * self.rows() as u64;
-        let bytes = entries * self.model.kind().elt_size_in_bytes().max(4) as u64;
-        (self.room / bytes.max(1)) as usize
+        let bytes = plan_bytes(self.model, self.tokens, self.attention, column, asked);
+        // one prompt's worth of room for the unedited row
+        let unedited = bytes / self.rows() as u64;
+        (self.room.saturating_sub(unedited) / bytes.max(1)) as usize
     }
 
     /// Positions whose logits are computed, of a batch from `column` on.
