@@ -6,8 +6,9 @@ use thalweg::anyhow::Result;
 use thalweg::ndarray::ArrayD;
 use thalweg::tch::{Device, Kind, Tensor};
 use thalweg::{
-    Answers, Attention, Axis, Cache, Config, Figure, Grid, GridAxis, Intervention, Metric, Model,
-    Plan, Point, Position, Run, Site, Sites, Tokens, bars, heatmap, lines, logit_lens, patching,
+    Answers, Attention, Axis, Cache, Config, Figure, Generated, Grid, GridAxis, Intervention,
+    Metric, Model, Plan, Point, Position, Run, Sampling, Site, Sites, Sweep, Tokens, bars, heatmap,
+    lines, logit_lens, patching,
 };
 
 use crate::support::model;
@@ -58,7 +59,11 @@ fn the_signatures_that_count_are_as_the_design_says() {
     let _: fn(&[Figure]) -> Figure = Figure::column;
     let _: fn(&Figure, &'static str) -> Result<()> = Figure::save;
     let _: fn(&Model, &Cache, i64) -> Result<Grid> = logit_lens;
-    let _: fn(&Model, &Tokens, &Tokens, Point, &[Axis], &Metric) -> Result<Grid> = patching;
+    type OfPair = fn(&Model, &Tokens, &Tokens, Point, &[Axis], &Metric) -> Result<Grid>;
+    let _: OfPair = patching;
+    let _: fn(&Model, &Tokens, &[Plan], &Metric) -> Result<Sweep> = Model::sweep;
+    let _: fn(&Model, &Tokens, usize, &Plan) -> Result<Generated> = Model::generate;
+    let _: fn(&Model, &Tokens, Sampling, &Plan) -> Result<Generated> = Model::generate;
 }
 
 #[test]
@@ -81,6 +86,9 @@ fn what_a_notebook_keeps_can_be_cloned_sent_to_a_thread_and_printed() {
     kept::<Answers>();
     kept::<Position>();
     kept::<Run>();
+    kept::<Sweep>();
+    kept::<Generated>();
+    kept::<Sampling>();
     kept::<Cache>();
     kept::<Grid>();
     kept::<Figure>();

@@ -1,10 +1,13 @@
 """The same forward pass in thalweg, transformers and TransformerLens, interleaved in one run: prints one table of ratios.
 
-    python benches/peers/peers.py --bridge-python OTHER/bin/python [--pairs 300] [--threads 2] [--clock wall]
+    python benches/peers/peers.py --bridge-python OTHER/bin/python [--pairs 300] [--patchings 10] [--threads 2] [--clock wall]
 
 Run it in a Python with requirements.txt installed; --bridge-python is one with requirements-bridge.txt (without it the
 TransformerBridge is left out). It needs cargo and a libtorch set up as for `cargo bench`. The model is random: d_model 512,
 8 layers, 8 heads, 4 key/value heads, d_mlp 1376, 8000 words; one prompt of 64 tokens, float32.
+
+Then the same activation patching: the stream into every layer and each of 24 positions (a prompt of 24 tokens), as TransformerLens'
+`patching.get_act_patch_resid_pre` does it, cell by cell; and thalweg's beside its own loop of runs, also for 64 positions.
 
 Every contestant is a process that holds the model and is asked for one timed pass at a time. A round asks each of them once,
 in an order that turns from round to round, so that a slow moment of the machine meets all alike. A ratio is the median of
@@ -78,11 +81,12 @@ class Contestant:
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
 
     def time(self, mode):
-        """Milliseconds of one pass."""
+        """Milliseconds of one pass, or of one patching, whose mode says over how many positions: "patching 24"."""
+        line = " ".join([*mode.split()[:1], "1", *mode.split()[1:]])
         if self.clock == "wall":
-            return self.ask(f"{mode} 1")[0] / 1e6
+            return self.ask(line)[0] / 1e6
         before = self.busy()
-        self.ask(f"{mode} 1")
+        self.ask(line)
         return (self.busy() - before) / 1e6
 
     def close(self):
@@ -101,7 +105,7 @@ def measure(lanes, pairs):
     """lanes: name -> (contestant, mode). Milliseconds by name, one value a round."""
     times, names = {name: [] for name in lanes}, list(lanes)
     for contestant, mode in lanes.values():
-        contestant.ask(f"{mode} 2")  # warm
+        contestant.time(mode)  # warm
     for turn in range(pairs):
         for name in names[turn % len(names):] + names[: turn % len(names)]:
             contestant, mode = lanes[name]
@@ -130,23 +134,53 @@ ROWS = [  # what is compared with what
 ]
 
 
-def report(times, pairs, threads, clock):
+PATCHING_ROWS = [
+    ("thalweg patching", "thalweg patching, a second process"),
+    ("HookedTransformer patching", "thalweg patching"),
+    ("TransformerBridge patching", "thalweg patching"),
+    ("thalweg patching, a run each", "thalweg patching"),
+    ("thalweg patching of 64 positions, a run each", "thalweg patching of 64 positions"),
+]
+
+
+def report(times, rows, pairs, threads, clock):
     random = np.random.default_rng(0)
-    print(f"{pairs} interleaved rounds, {threads} threads, {clock} time, {LENGTH} tokens, float32\n")
+    print(f"\n{pairs} interleaved rounds, {threads} threads, {clock} time, float32\n")
     for name, values in times.items():
         low, mid, high = np.quantile(values, [0.1, 0.5, 0.9])
-        print(f"{name:40} {mid:8.1f} ms   (10 % to 90 %: {low:.1f} to {high:.1f})")
-    print(f"\n{'ratio of times':78} median   95 % interval")
-    for a, b in ROWS:
+        print(f"{name:46} {mid:9.1f} ms   (10 % to 90 %: {low:.1f} to {high:.1f})")
+    print(f"\n{'ratio of times':96} median   95 % interval")
+    for a, b in rows:
         if a in times and b in times:
             mid, low, high = ratio(times[a], times[b], random)
-            print(f"{a + ' / ' + b:78} {mid:6.3f}   {low:.3f} to {high:.3f}")
+            print(f"{a + ' / ' + b:96} {mid:6.3f}   {low:.3f} to {high:.3f}")
+
+
+def patching_lanes(peers):
+    """The patchings, after a look that all find the same effects."""
+    lanes = {
+        "thalweg patching": (peers["ours"], "patching 24"),
+        "thalweg patching, a second process": (peers["ours again"], "patching 24"),
+        "thalweg patching, a run each": (peers["ours"], "naive 24"),
+        "thalweg patching of 64 positions": (peers["ours"], "patching 64"),
+        "thalweg patching of 64 positions, a run each": (peers["ours"], "naive 64"),
+        "HookedTransformer patching": (peers["hooked"], "patching 24"),
+    }
+    if "bridge" in peers:
+        lanes["TransformerBridge patching"] = (peers["bridge"], "patching 24")
+    truth = np.array(peers["hooked"].ask("effects 24"))
+    for name in {"ours", "bridge"} & set(peers):
+        gap = np.abs(np.array(peers[name].ask("effects 24")) - truth).max() / np.abs(truth).max()
+        if gap > 1e-4:
+            raise SystemExit(f"{name} finds other effects: {gap:.1e} of the largest from those of HookedTransformer")
+    return lanes
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bridge-python", help="a Python with requirements-bridge.txt")
     parser.add_argument("--pairs", type=int, default=300)
+    parser.add_argument("--patchings", type=int, default=10, help="rounds of the patching, 0 to leave it out")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     options = parser.parse_args()
@@ -178,7 +212,11 @@ def main():
             gap = np.abs(np.array(peer.ask("logits")) - truth).max() / np.abs(truth).max()
             if gap > 1e-4:
                 raise SystemExit(f"{name} computes something else: its logits are {gap:.1e} from those of transformers")
-        report(measure(lanes, options.pairs), options.pairs, options.threads, options.clock)
+        if options.pairs:
+            report(measure(lanes, options.pairs), ROWS, options.pairs, options.threads, options.clock)
+        if options.patchings:
+            lanes = patching_lanes(peers)
+            report(measure(lanes, options.patchings), PATCHING_ROWS, options.patchings, options.threads, options.clock)
         for peer in peers.values():
             peer.close()
 
