@@ -3,7 +3,8 @@
 //!     OMP_WAIT_POLICY=PASSIVE cargo run --example train_tiny_world -- --out data/models/tiny-world
 //!
 //! Other uses: `--smoke` trains a tiny model for seconds and keeps nothing; `--prompts` writes
-//! `data/prompts`; `--card DIR` measures a checkpoint and writes its README; `--seed 3`, `--steps 2200`, `--first 1200` and `--threads 2` change the run.
+//! `data/prompts`; `--card DIR` measures a checkpoint and writes its README; `--polish DIR` is the third stage,
+//! from the checkpoint in that directory; `--seed 3`, `--steps 2200`, `--first 1200` and `--threads 2` change the run.
 //! The directory always holds the checkpoint whose mechanism is best so far, so a run may be cut
 //! short. Waiting threads must sleep (`PASSIVE`): spinning ones cost minutes on a busy machine.
 
@@ -15,6 +16,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use thalweg::Model;
 use thalweg::anyhow::{Context, Result, bail};
 use tiny_world::card;
 use tiny_world::prompt_sets::prompt_set;
@@ -38,7 +40,7 @@ fn main() -> Result<()> {
     if let Some(threads) = arguments.threads {
         thalweg::tch::set_num_threads(threads);
     }
-    train(arguments.recipe, arguments.out.as_deref())
+    train(arguments.recipe, arguments.polish.as_deref(), arguments.out.as_deref())
 }
 
 /// What the command line asks for.
@@ -48,6 +50,7 @@ struct Arguments {
     threads: Option<i32>,
     prompts: bool,
     card: Option<PathBuf>,
+    polish: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -58,6 +61,7 @@ impl Arguments {
             threads: None,
             prompts: false,
             card: None,
+            polish: None,
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -66,14 +70,15 @@ impl Arguments {
                 "--smoke" => found.recipe = Recipe::smoke(found.recipe.seed),
                 "--prompts" => found.prompts = true,
                 "--card" => found.card = Some(value()?.into()),
+                "--polish" => found.polish = Some(value()?.into()),
                 "--out" => found.out = Some(value()?.into()),
                 "--seed" => found.recipe.seed = value()?.parse()?,
                 "--steps" => found.recipe.steps = value()?.parse()?,
                 "--first" => found.recipe.first = value()?.parse()?,
-                "--rate" => found.recipe.rates[0] = value()?.parse()?,
+                "--rate" => found.recipe.rates = [value()?.parse()?; 2],
                 "--threads" => found.threads = Some(value()?.parse()?),
                 other => bail!(
-                    "unknown argument {other}: expected --smoke, --prompts, --card, --out, --seed, --steps, \
+                    "unknown argument {other}: expected --smoke, --prompts, --card, --polish, --out, --seed, --steps, \
                      --first, --rate or --threads"
                 ),
             }
@@ -92,15 +97,23 @@ fn write_prompts(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Trains, logs, and keeps the best checkpoint in `out`.
-fn train(recipe: Recipe, out: Option<&Path>) -> Result<()> {
+/// Trains, logs, and keeps the best checkpoint in `out`; the third stage goes on from the checkpoint
+/// in `from`.
+fn train(recipe: Recipe, from: Option<&Path>, out: Option<&Path>) -> Result<()> {
     let start = Instant::now();
-    let mut trainer = Trainer::new(recipe.clone())?;
+    let mut trainer = match from {
+        Some(dir) => Trainer::polish(recipe.clone(), &Model::load(dir)?)?,
+        None => Trainer::new(recipe.clone())?,
+    };
     let mut best = f64::NEG_INFINITY;
     let mut log = match out {
         Some(dir) => {
             std::fs::create_dir_all(dir)?;
-            Some(std::fs::File::create(dir.join("training_log.jsonl"))?)
+            let mut log = std::fs::File::create(dir.join("training_log.jsonl"))?;
+            if let Some(from) = from {
+                log.write_all(&std::fs::read(from.join("training_log.jsonl"))?)?;
+            }
+            Some(log)
         }
         None => None,
     };
@@ -112,14 +125,16 @@ fn train(recipe: Recipe, out: Option<&Path>) -> Result<()> {
         // the first stage knows repeats only
         let prompts = if trainer.second.is_some() { 8 } else { 0 };
         let (tasks, heads) = report(&trainer.model, CHOICE_SEED, prompts)?;
-        let line = card::Line::new(&mut trainer, loss, start.elapsed(), &tasks, &heads)?;
+        let mut line = card::Line::new(&mut trainer, loss, start.elapsed(), &tasks, &heads)?;
         println!("{}", line.text());
+        // of two that do about the same, the one trained longer
+        if let Some(dir) = out.filter(|_| line.mechanism > best - 0.01) {
+            trainer.model.save(dir)?;
+            best = best.max(line.mechanism);
+            line.keep();
+        }
         if let Some(log) = &mut log {
             writeln!(log, "{}", line.json())?;
-        }
-        if let Some(dir) = out.filter(|_| line.mechanism > best) {
-            trainer.model.save(dir)?;
-            best = line.mechanism;
         }
     }
     if let Some(dir) = out {

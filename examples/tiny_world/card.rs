@@ -2,7 +2,9 @@
 
 use super::baselines::baselines;
 use super::prompt_sets::prompt_set;
-use super::report::{Accuracy, Heads, NOTHING, Scored, asked, members, needed, report, values};
+use super::report::{
+    Accuracy, COST, Heads, NOTHING, Scored, asked, members, needed, report, values,
+};
 use super::sentence::Task;
 use super::trainer::{OTHERS, Recipe, Trainer};
 use serde_json::Value;
@@ -57,7 +59,7 @@ impl Line {
             "previous": top(&heads.previous), "induction": top(&heads.induction),
             "repeat_loss": rounded(heads.base), "without_previous": all(&heads.without_previous),
             "without_induction": all(&heads.without_induction),
-            "without_random": rounded(heads.random()), "mechanism": rounded(mechanism),
+            "without_random": rounded(heads.random()), "mechanism": rounded(mechanism), "kept": false,
         });
         let mut text = format!(
             "{:5} {:5}s s{} k{}",
@@ -92,6 +94,11 @@ impl Line {
         &self.text
     }
 
+    /// Marks the step as one whose weights were kept.
+    pub fn keep(&mut self) {
+        self.json["kept"] = true.into();
+    }
+
     /// For the file.
     pub fn json(&self) -> &serde_json::Value {
         &self.json
@@ -102,30 +109,23 @@ impl Line {
 pub const REQUIRED: [Task; 6] =
     [Task::Repeat, Task::Ioi, Task::Fact, Task::Agree, Task::Pronoun, Task::Sentiment];
 
-/// How much of what is required a checkpoint meets: a point for each task at 0.95, for a
-/// previous-token head at 0.8, an induction head at 0.6, each set that costs 1 nat when ablated,
-/// random heads that cost less than 0.2; a tenth of a point for each further task.
+/// How much of what is required a checkpoint meets: a point for each task whose worst kind is at
+/// 0.95, for a previous-token head at 0.8, an induction head at 0.6, each set that costs 1 nat when
+/// ablated, random heads that cost less than half of what they may; a tenth of a point for each further task.
 fn mechanism(tasks: &[(Task, Accuracy)], heads: &Heads) -> f64 {
     let share = |value: f64, goal: f64| (value / goal).clamp(0.0, 1.0);
     let mut sum = 0.0;
     for (task, accuracy) in tasks {
-        let met = share(
-            accuracy.of("test").max(accuracy.of("held out") * f64::from(task_held(*task))),
-            0.95,
-        );
-        sum += if REQUIRED.contains(task) { met } else { 0.1 * accuracy.of("test") };
+        let required = REQUIRED.contains(task);
+        sum +=
+            if required { share(accuracy.worst(*task), 0.95) } else { 0.1 * accuracy.of("test") };
     }
     sum += share(heads.previous[0].2, 0.8) + share(heads.induction[0].2, 0.6);
-    sum += share(heads.without_previous.last().copied().unwrap_or(0.0), 1.0);
-    sum += share(heads.without_induction.last().copied().unwrap_or(0.0), 1.0);
-    sum + share(0.2, heads.random().max(0.01))
+    sum += share(heads.without_previous.last().copied().unwrap_or(0.0), COST);
+    sum += share(heads.without_induction.last().copied().unwrap_or(0.0), COST);
+    sum + share(NOTHING / 2.0, heads.random().max(0.01))
         + 0.1 * heads.previous[0].2
         + 0.1 * heads.induction[0].2
-}
-
-/// Tasks whose test prompts are all held out.
-fn task_held(task: Task) -> u8 {
-    u8::from([Task::Ioi, Task::Agree].contains(&task))
 }
 
 /// Writes `README.md` and what transformers wants beside the weights, for the checkpoint in `dir`,
@@ -152,31 +152,20 @@ fn card(
     tasks: &[(Task, Accuracy)],
     heads: &Heads,
 ) -> String {
-    let number =
-        |line: Option<&Value>, key: &str| line.and_then(|l| l[key].as_f64()).unwrap_or(0.0);
-    let mut chosen: Option<&Value> = None;
-    for line in log {
-        if number(Some(line), "mechanism") > number(chosen, "mechanism") {
-            chosen = Some(line);
-        }
-    }
     let config = model.config();
     let mut text = format!(
         "# tiny-world\n\nA Llama of {} weights ({} layers, d {}, {} query and {} key/value heads) that speaks a \
-         small made-up language of nine tasks. Made by `examples/train_tiny_world.rs` with seed {}: {} steps \
-         planned, {} rows of up to 64 tokens a step, {:.0} minutes on 2 CPU cores shared with other work. This is \
-         step {}, whose mechanism was the best (last field of `training_log.jsonl`; the loss chose nothing). \
-         Licence: MIT OR Apache-2.0.\n\n",
+         small made-up language of nine tasks. Made by `examples/train_tiny_world.rs` with seed {}, {} rows of up to 64 \
+         tokens a step, on CPU cores shared with other work: {}. The checkpoints are those whose mechanism was the best \
+         (last but one field of `training_log.jsonl`; the loss chose nothing). Licence: MIT OR Apache-2.0.\n\n",
         config.n_params(),
         config.n_layers,
         config.d_model,
         config.n_heads,
         config.n_kv_heads,
         recipe.seed,
-        recipe.steps,
         recipe.batch,
-        number(log.last(), "seconds") / 60.0,
-        number(chosen, "step"),
+        runs(log).join("; then "),
     );
     text += WORKED;
     text += "## Heads\n\nOn BOS and a block of 24 symbols said twice; the loss in nats is that of the second copy, and \
@@ -190,13 +179,14 @@ fn card(
     let _ = write!(
         text,
         "| set | heads and scores | loss added by ablating the first 1, 2, ... |\n|---|---|---|\n\
-         | previous token | {} | {} |\n| induction | {} | {} |\n| {} random others | median of 20 draws | {:+.2} |\n\n\
+         | previous token | {} | {} |\n| induction | {} | {} |\n| {} random others | mean of {} draws | {:+.2} |\n\n\
          Loss of the second copy: {:.3} nats (chance among 64 symbols: 4.16).\n\n",
         list(&heads.previous),
         nats(&heads.without_previous),
         list(&heads.induction),
         nats(&heads.without_induction),
         needed(&heads.without_previous).max(needed(&heads.without_induction)),
+        heads.without_random.len(),
         heads.random(),
         heads.base,
     );
@@ -209,10 +199,7 @@ fn card(
     for (layer, head, cost) in &heads.silent {
         let _ = writeln!(
             text,
-            "L{layer}H{head} belongs to neither set, yet ablating it alone costs {cost:.2} nats: {:.0} % of the draws of \
-             random heads hold such a head and cost more than {NOTHING}.\n",
-            100.0 * heads.without_random.iter().filter(|c| **c > NOTHING).count() as f64
-                / heads.without_random.len() as f64
+            "L{layer}H{head} belongs to neither set, yet ablating it alone costs {cost:.2} nats.\n"
         );
     }
     text += "## Tasks\n\nShare of fresh prompts answered rightly (`greater`: probability of later years less that of \
@@ -225,6 +212,23 @@ fn card(
     text
 }
 
+/// What each run of a log did: the steps begin anew where another one goes on.
+fn runs(log: &[Value]) -> Vec<String> {
+    let number = |line: &Value, key: &str| line[key].as_f64().unwrap_or(0.0);
+    let parts = log.chunk_by(|a, b| number(a, "step") < number(b, "step"));
+    let parts = parts.enumerate().filter_map(|(i, lines)| {
+        let (last, kept) = (lines.last()?, lines.iter().rfind(|line| line["kept"] == true)?);
+        let how = if i == 0 { "" } else { " of the third stage from there (`--polish`)" };
+        Some(format!(
+            "{} steps{how} in {:.0} minutes, of which step {} was kept",
+            number(last, "step"),
+            number(last, "seconds") / 60.0,
+            number(kept, "step")
+        ))
+    });
+    parts.collect()
+}
+
 /// Shortcuts beside the model, on the prompts that it is asked to answer.
 fn shortcuts(model: &Model) -> Result<String> {
     let mut text = String::from(
@@ -235,7 +239,7 @@ fn shortcuts(model: &Model) -> Result<String> {
     );
     for task in Task::ALL {
         let mut set = prompt_set(task, CARD_SEED);
-        set.prompts.retain(|p| asked(task, p));
+        set.prompts.retain(|p| asked(task, &p.split, &p.label));
         let right = values(model, &set, |right, _| Metric::accuracy(right))?;
         let right = right.iter().sum::<f64>() / right.len() as f64;
         let b = baselines(task, &set, CARD_SEED)?;
@@ -262,12 +266,15 @@ begins. With 64 symbols or four layers from the start, 1,000 steps did not suffi
 holds, or how far back it usually lies, instead of what followed what.
 - Embeddings that share a common part at the start: attention by position then forms in the first layer. Larger embeddings \
 delayed it.
-- Each task's loss is a mean over its own answers. Weights in the loss and the share of sentences both follow 1.15 - \
-accuracy.
-- A quarter of the `sentiment` sentences negated: with half of them the adjective alone says nothing, and nothing was learnt in 1,700 steps.
-- The beginning of the second `ioi` template with other verbs, too, in two sentences of five: yet the held-out order stays \
-wrong. In another run (seed 1, beginnings and verbs combined freely) it came out right, 0.98 and more, and the second form of \
-`sentiment` was not learnt within 2,000 steps.
+- Each task's loss is a mean over its own answers. In the second stage weights in the loss and shares of the sentences both \
+follow 1.15 - accuracy and nothing else: with a base weight for each task, `sentiment` stayed at its first form for 2,000 steps.
+- A quarter of the `sentiment` sentences negated: with half of them the adjective alone says nothing, and nothing was learnt in \
+1,700 steps. Seven in ten of the sentences have the second, harder form.
+- Every beginning of an `ioi` sentence with every verb: with the second beginning mostly before its own verb, whose sentences are \
+all in one order, the held-out order was always wrong.
+- A head of the first layer left out, another one in each step: without that one head that shows no pattern carries repetition \
+alone (ablating it costs 4 nats), and `recall` was never learnt beyond two statements. A third stage leaves out up to three, \
+with zero and two kinds of mean in their place: what is learnt without heads at zero fails without heads at their mean.
 
 ";
 

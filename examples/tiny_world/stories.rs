@@ -11,7 +11,7 @@ pub const TEMPLATES: usize = 3;
 pub struct Ioi {
     /// 0: `When ... went`, 1: `After ... met`, 2: `Then ... had a long talk`.
     pub template: usize,
-    /// Whose verb it has: that of its own template, but for some training sentences.
+    /// Whose verb it has: that of its own template, but any in training.
     pub verb: usize,
     /// The name that is the answer.
     pub io: &'static str,
@@ -80,10 +80,9 @@ pub fn ioi_parts(draw: &mut Draw<'_>, abc: bool) -> Option<Ioi> {
         };
         let third = third.copied();
         let template = draw.rng.below(TEMPLATES);
-        let mixed = draw.split == Split::Train && draw.rng.chance(0.4);
         let parts = Ioi {
             template,
-            verb: if mixed { draw.rng.below(TEMPLATES) } else { template },
+            verb: if wanted { template } else { draw.rng.below(TEMPLATES) },
             io,
             s,
             giver: if abc { third? } else { s },
@@ -172,7 +171,8 @@ pub fn sentiment(draw: &mut Draw<'_>) -> Option<Sentence> {
     let verbs = ["loved", "hated"];
     let words = [GOOD, BAD];
     let bad = draw.rng.below(2);
-    if draw.rng.chance(0.5) {
+    // the second form is the harder one; in training it comes more often
+    if draw.rng.chance(if draw.split == Split::Train { 0.3 } else { 0.5 }) {
         // with half of them negated the adjective alone would say nothing, and nothing is learnt
         let not = draw.rng.chance(0.25);
         let felt = if not { 1 - bad } else { bad };

@@ -8,7 +8,7 @@ use thalweg::anyhow::{Result, anyhow};
 use thalweg::model::AdamW;
 use thalweg::rng::Rng;
 use thalweg::tch::{Kind, Reduction, Tensor};
-use thalweg::{Config, Model, Plan, Tokens};
+use thalweg::{Config, Intervention, Model, Plan, Point, Tokens};
 use tokenizers::Tokenizer;
 
 /// Loss weight of the tokens that are no answers.
@@ -20,6 +20,10 @@ const SHARED: f64 = 1.5;
 const KEPT: f64 = 0.15;
 /// Accuracy on repeats that doubles the number of symbols.
 const LEARNT: f64 = 0.9;
+/// Share of steps that leave out a head of the first layer.
+const DROPPED: f64 = 0.7;
+/// Most heads of the first layer that a step of the third stage leaves out.
+const DROPPED_LATE: usize = 3;
 /// Symbols at the start: few are matched soon, and then more are quickly added.
 const FEW: usize = 16;
 /// Symbols when all are in use; the stage ends after one more round, with words among them.
@@ -66,7 +70,7 @@ impl Recipe {
         Recipe {
             seed,
             size,
-            steps: 2200,
+            steps: 3000,
             first: 1200,
             first_layers: 2,
             batch: 48,
@@ -200,6 +204,8 @@ pub struct Trainer {
     pub symbols: usize,
     /// The step at which the second stage began.
     pub second: Option<usize>,
+    /// The third stage: a trained model learns to do without any few heads of its first layer.
+    polishing: bool,
     recipe: Recipe,
     optimizer: AdamW,
     vocabulary: Vocabulary,
@@ -244,12 +250,22 @@ impl Trainer {
             recall: 2,
             symbols: FEW,
             second: None,
+            polishing: false,
             recipe,
             optimizer,
             vocabulary,
             rng,
             counts,
         })
+    }
+
+    /// The third stage, from a trained model.
+    pub fn polish(recipe: Recipe, model: &Model) -> Result<Self> {
+        let rng = Rng::new(recipe.seed).fork(3);
+        let model = model.clone().trainable();
+        let optimizer = AdamW::new(model.parameters());
+        let (weights, second, polishing) = (Task::ALL.map(|_| 1.0 / 9.0), Some(0), true);
+        Ok(Trainer { model, optimizer, rng, weights, second, polishing, ..Trainer::new(recipe)? })
     }
 
     /// One step; returns its loss in nats.
@@ -262,7 +278,8 @@ impl Trainer {
         let inputs: Vec<Vec<i64>> =
             rows.iter().map(|r| r.ids[..r.ids.len() - 1].to_vec()).collect();
         let tokens = Tokens::from_ids(&inputs)?;
-        let logits = self.model.run(&tokens, &Plan::new().differentiable())?.logits;
+        let plan = self.without_some_heads();
+        let logits = self.model.run(&tokens, &plan)?.logits;
         let logits = logits.flatten(0, 1);
         let flat = |f: fn(&Row) -> Vec<i64>| {
             Tensor::from_slice(&rows.iter().flat_map(f).collect::<Vec<_>>())
@@ -276,6 +293,34 @@ impl Trainer {
         }
         self.step += 1;
         Ok(total.double_value(&[]))
+    }
+
+    /// Without a head of the first layer, another one each time: no head becomes a single point of
+    /// failure that shows no pattern. In the third stage without up to three, zero and two kinds of
+    /// mean in turn in their place: what is learnt without heads at zero fails without heads at
+    /// their mean.
+    fn without_some_heads(&mut self) -> Plan {
+        let plan = Plan::new().differentiable();
+        let heads = self.recipe.size.heads;
+        if !self.polishing {
+            let drop = self.rng.chance(DROPPED);
+            let zero = |head| Intervention::zero().head(head);
+            let mut one = drop.then(|| self.rng.below(heads)).into_iter();
+            return one
+                .by_ref()
+                .fold(plan, |plan, head| plan.intervene(Point::Z.at(0), zero(head)));
+        }
+        let dropped = self.rng.below(DROPPED_LATE + 1);
+        self.rng.sample(heads, dropped).into_iter().fold(plan, |plan, head| {
+            let over: &[i64] = [&[] as &[i64], &[1], &[0, 1]][self.rng.below(3)];
+            let stand_in = Intervention::custom("stand-in", move |z| {
+                Ok(match over {
+                    [] => z.zeros_like(),
+                    axes => z.mean_dim(axes, true, None).expand_as(z),
+                })
+            });
+            plan.intervene(Point::Z.at(0), stand_in.head(head))
+        })
     }
 
     /// Loss of each token, and the sum over tasks of weight x mean loss of its answers plus 0.1 x
@@ -329,11 +374,12 @@ impl Trainer {
             return Ok(counts);
         }
         let known = |task: Task| counts.accuracy(task as usize);
-        let unknown = Task::ALL.map(|t| KEPT + 1.0 - known(t));
-        let raw = Task::ALL.map(|t| t.weight() * unknown[t as usize]);
-        self.weights = raw.map(|w| w / raw.iter().sum::<f64>());
-        let even = evenly();
-        self.tasks = std::array::from_fn(|i| even[i] * unknown[i]);
+        let mut unknown = Task::ALL.map(|t| KEPT + 1.0 - known(t));
+        if self.polishing {
+            unknown[Task::Repeat as usize] = 1.0; // it is what the heads left out are missed by
+        }
+        self.tasks = unknown;
+        self.weights = unknown.map(|w| w / unknown.iter().sum::<f64>());
         if known(Task::Recall) > 0.9 && self.recall < 5 {
             self.recall += 1;
         }
