@@ -9,7 +9,7 @@ use thalweg::{
 };
 
 use crate::support::change::{everything, others, tokens};
-use crate::support::{config, model, model_f32, model_of, says};
+use crate::support::{config, model, model_f32, model_of, says, tensors};
 
 /// The metric of each plan by a run of its own, in the sweep's attention.
 fn one_by_one(
@@ -222,6 +222,17 @@ fn the_grid_of_a_sweep_says_which_run_and_which_plans_it_is_of() -> Result<()> {
     let plan = &records[0].plan;
     assert!(plan.starts_with("sweep of 2 plans") && plan.contains("zero().head(3)"), "{plan}");
     Ok(())
+}
+
+#[test]
+fn an_unedited_row_that_strays_from_its_own_run_is_an_error() {
+    // Numbers that are none are equal to nothing, not even to themselves.
+    let mut tensors = tensors(&config(), Kind::Double, 1);
+    let norm = tensors.get_mut("model.norm.weight").unwrap();
+    let _ = norm.get(0).fill_(f64::NAN);
+    let model = Model::from_parts(config(), tensors, None).unwrap();
+    let plan = Plan::new().intervene(Point::Z.at(0), Intervention::zero());
+    says(model.sweep(&tokens(), &[plan], &Metric::logit(1)), &["unedited row", "strays"]);
 }
 
 #[test]
