@@ -204,6 +204,11 @@ fn the_shipped_model_writes_words() -> Result<()> {
     let tokens = model.tokens("The capital of France is")?;
     let written = model.generate(&tokens, 2, &Plan::new().cache(Point::ResidPost))?;
     assert_eq!(written.texts, ["Paris ."]);
+    let line = format!("{written:?}");
+    assert!(
+        line.starts_with("Generated 2 tokens in 1 rows: [\"Paris .\"]; Cache of 4 sites"),
+        "{line}"
+    );
     assert_eq!(written.tokens.pieces()[0].last().map(String::as_str), Some("."));
     Ok(())
 }

@@ -221,6 +221,8 @@ fn the_grid_of_a_sweep_says_which_run_and_which_plans_it_is_of() -> Result<()> {
     assert_eq!((records.len(), &records[0].ids), (1, &tokens.ids().to_vec()));
     let plan = &records[0].plan;
     assert!(plan.starts_with("sweep of 2 plans") && plan.contains("zero().head(3)"), "{plan}");
+    let line = format!("{sweep:?}");
+    assert_eq!(line, "Sweep of 2 of 2 plans on 2 prompts, Fused attention: logit under each plan");
     Ok(())
 }
 

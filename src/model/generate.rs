@@ -2,6 +2,7 @@
 //! values of all earlier ones.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use anyhow::{Result, bail, ensure};
 use tch::{Kind, Tensor};
@@ -21,7 +22,6 @@ use crate::record::Record;
 use crate::text::Tokens;
 
 /// What was generated.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Generated {
     /// Prompt and generated tokens, one row each.
@@ -44,6 +44,18 @@ pub struct Generated {
     pub attention: Attention,
     /// What the reader should know.
     pub notes: Vec<String>,
+}
+
+impl fmt::Debug for Generated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rows, n) = (self.new.len(), self.new.first().map_or(0, Vec::len));
+        write!(f, "Generated {n} tokens in {rows} rows: ")?;
+        match self.texts.is_empty() {
+            true => write!(f, "{:?}", self.new)?,
+            false => write!(f, "{:?}", self.texts)?,
+        }
+        write!(f, "; {:?}", self.cache)
+    }
 }
 
 impl Clone for Generated {

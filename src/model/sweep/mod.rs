@@ -14,6 +14,8 @@ mod batch;
 mod cells;
 mod progress;
 
+use std::fmt;
+
 use anyhow::{Result, bail, ensure};
 use tch::{Kind, Tensor};
 
@@ -33,7 +35,7 @@ use crate::hook::site::Axis;
 use crate::text::Tokens;
 
 /// What a sweep found.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Sweep {
     /// The metric under each plan, for each prompt: `[Plan, Batch]`. Plans that a stopped sweep did
@@ -155,6 +157,22 @@ impl Model {
             .note("metric", &format!("{metric:?}"))
             .note("model", &format!("{self:?}"));
         Ok(Sweep { values, done, base: base.values, attention, notes })
+    }
+}
+
+impl Sweep {
+    /// Shows the values in a notebook, a row a plan.
+    pub fn evcxr_display(&self) {
+        self.values.evcxr_display();
+    }
+}
+
+impl fmt::Debug for Sweep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (plans, prompts) = (self.values.shape()[0], self.base.len());
+        write!(f, "Sweep of {} of {plans} plans on {prompts} prompts", self.done)?;
+        write!(f, ", {:?} attention: {}", self.attention, self.values.name)?;
+        self.notes.iter().try_for_each(|note| write!(f, "; {note}"))
     }
 }
 
