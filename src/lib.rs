@@ -10,9 +10,9 @@
 //! |---|---|
 //! | [`config`], [`text`], [`prompts`] | `config.json`, prompts and prompt sets: what goes in |
 //! | [`hook`] | what may be seen and changed: sites, interventions, plans, caches, metrics |
-//! | [`model`] | tokens -> logits; `model/forward.rs` is the page that says what a Llama does |
+//! | [`model`] | tokens -> logits; `model/forward.rs` is the page that says what a Llama does; sweeps, generation, training |
 //! | [`grid`] | numbers with named axes, labels and a unit: what every analysis returns |
-//! | [`analysis`] | from a cache to a grid, one method a file |
+//! | [`analysis`] | from a cache, or from sweeps of a model, to a grid: one method a file |
 //! | [`figure`] | from a grid to a figure, for notebooks, papers and pages |
 //! | [`index`], [`rng`] | places along an axis; a seeded generator |
 //! | [`record`] | where numbers come from: what every result carries |

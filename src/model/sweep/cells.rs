@@ -82,18 +82,20 @@ pub(super) fn batches(mut cells: Vec<Cell>, base: &Base) -> Vec<Batch> {
     let layers = base.n_layers() as i64;
     cells.sort_by_key(|cell| (cell.whole, std::cmp::Reverse(cell.column), cell.layer));
     let mut groups: Vec<Batch> = Vec::new();
+    let mut work = 0; // of one more column of the last group, in rows times blocks
     for cell in cells {
-        let work = |cell: &Cell| (layers - cell.layer as i64) * base.rows();
+        let blocks = layers - cell.layer as i64;
         if let Some(group) = groups.last_mut() {
-            let shift = group.column - cell.column;
-            let in_vain: i64 = group.cells.iter().map(|cell| work(cell) * shift).sum();
+            let in_vain = work * (group.column - cell.column);
             let alike = group.cells[0].whole == cell.whole;
-            if alike && in_vain <= PASS * (layers - cell.layer as i64) {
+            if alike && in_vain <= PASS * blocks {
                 group.column = cell.column;
                 group.cells.push(cell);
+                work += blocks * base.rows();
                 continue;
             }
         }
+        work = blocks * base.rows();
         groups.push(Batch { column: cell.column, cells: vec![cell], asked: 0 });
     }
     groups.into_iter().flat_map(|group| cut(group, base)).collect()
