@@ -194,6 +194,47 @@ fn plans_that_change_nothing_the_metric_sees_cost_nothing_and_give_the_base() {
 }
 
 #[test]
+fn patches_between_prompts_that_begin_alike_start_where_these_part() {
+    let prompts = |first: i64, second: i64| {
+        Tokens::from_ids(&[vec![3, 1, 4, first, 5, 9, 2], vec![8, 1, 7, 7, second, 2]]).unwrap()
+    };
+    let (clean, corrupt) = (prompts(1, 6), prompts(2, 11));
+    let source = everything(&clean);
+    for row in [None, Some(0)] {
+        let part = |tokens: &Tokens| row.map_or(tokens.clone(), |row| tokens.row(row).unwrap());
+        let source = row.map_or(source.clone(), |row| everything(&clean.row(row).unwrap()));
+        let corrupt = part(&corrupt);
+        let mut plans = Vec::new();
+        for site in Site::all(2) {
+            let patch = Intervention::patch(&source);
+            plans.push(Plan::new().intervene(site, patch.clone()));
+            if site.axes().contains(&Axis::Pos) {
+                plans.push(Plan::new().intervene(site, patch.clone().pos(1)));
+                plans.push(Plan::new().intervene(site, patch.pos(4)));
+            }
+        }
+        for metric in metrics(&corrupt) {
+            let off = strays(&model(), &corrupt, &plans, &metric);
+            assert!(off < 1e-10, "{metric:?}: {off:.1e}");
+        }
+    }
+}
+
+#[test]
+fn a_patch_of_what_is_there_already_gives_the_base_to_the_bit() {
+    let prompt = |at_3: i64| Tokens::from_ids(&[vec![3, 1, 4, at_3, 5, 9, 2]]).unwrap();
+    let model = model_f32();
+    let source = model.run(&prompt(6), &Plan::new().cache(Point::Z)).unwrap().cache;
+    let plan =
+        |at| Plan::new().intervene(Point::Z.at(0), Intervention::patch(&source).pos(at as i64));
+    let plans: Vec<_> = (0..7).map(plan).collect();
+    let sweep = model.sweep(&prompt(7), &plans, &Metric::logit(1)).unwrap();
+    for (at, value) in sweep.values.values.iter().enumerate() {
+        assert_eq!(*value == sweep.base[0], at < 3, "position {at}");
+    }
+}
+
+#[test]
 fn custom_functions_are_told_of_and_what_a_sweep_cannot_do_is_an_error() -> Result<()> {
     let (model, tokens) = (model_f32(), tokens());
     let metric = Metric::logit(1);

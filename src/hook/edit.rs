@@ -180,18 +180,32 @@ impl Edit {
         self.counted.is_some()
     }
 
-    /// The first column of the batch that it can change; `exists` says which pairs there are.
-    pub(crate) fn first_column(&self, exists: &Tensor) -> Result<i64> {
+    /// Whether it puts in values that differ from position to position, as another run's do.
+    pub(crate) fn has_columns(&self) -> bool {
+        let Action::Value(value) = &self.action else { return false };
+        along(self.site.axes()).is_some_and(|at| value.size()[at as usize] > 1)
+    }
+
+    /// The first column of the batch that it can change; `exists` says which pairs there are. With
+    /// the site's `unedited` activation: the first where what it puts in is something else.
+    pub(crate) fn first_column(&self, exists: &Tensor, unedited: Option<&Tensor>) -> Result<i64> {
         let axes = self.site.axes();
         // A strength in units of a mean norm looks at every token of the row.
-        let (Some(mask), None) = (&self.mask, &self.counted) else { return Ok(0) };
-        let mask = match axes.contains(&Axis::Query) {
-            true => mask.logical_and(exists),
-            false => mask.shallow_clone(),
+        if self.counted.is_some() {
+            return Ok(0);
+        }
+        let differs = match (&self.action, unedited) {
+            (Action::Value(value), Some(x)) => Some(value.to_kind(x.kind()).ne_tensor(x)),
+            _ => None,
         };
+        let parts = self.mask.as_ref().map(Tensor::shallow_clone).into_iter().chain(differs);
+        let Some(mut changed) = parts.reduce(|a, b| a.logical_and(&b)) else { return Ok(0) };
+        if axes.contains(&Axis::Query) {
+            changed = changed.logical_and(exists);
+        }
         let at = along(axes).context("a site without positions")?;
         let others: Vec<i64> = (0..axes.len() as i64).filter(|axis| *axis != at).collect();
-        let touched = mask.to_kind(Kind::Int64).sum_dim_intlist(&others[..], false, Kind::Int64);
+        let touched = changed.to_kind(Kind::Int64).sum_dim_intlist(&others[..], false, Kind::Int64);
         let first = touched.gt(0).nonzero();
         if touched.size() == [1] {
             return Ok(if first.size()[0] == 0 { i64::MAX } else { 0 });

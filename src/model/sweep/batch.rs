@@ -1,9 +1,11 @@
 //! One batch of a sweep: rows join at their layers, from the unedited run's stream, keys and values.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
-use super::cells::{Batch, Cell};
+use super::cells::{Batch, Cell, first_column, looked_at};
 use super::{Asked, numbers};
 use crate::hook::cache::Cache;
 use crate::hook::edit::Edit;
@@ -65,6 +67,28 @@ fn plan_bytes(
     2 * entries * model.kind().elt_size_in_bytes().max(4) as u64
 }
 
+/// Caches the stream where plans start and, where they may start at a later column than the first,
+/// the keys and values from there on.
+fn kept(cells: &[Cell], n_layers: usize) -> Plan {
+    let mut starts: Vec<usize> = cells.iter().map(|cell| cell.layer).collect();
+    starts.sort_unstable();
+    starts.dedup();
+    let mut plan = Plan::new();
+    for &layer in &starts {
+        plan = plan.cache(match layer {
+            layer if layer == n_layers => Point::ResidPost.at(layer - 1),
+            layer => Point::ResidPre.at(layer),
+        });
+    }
+    let later = |cell: &Cell| cell.column > 0 || cell.edits.iter().any(looked_at);
+    if cells.iter().any(later) {
+        for layer in starts[0]..n_layers {
+            plan = plan.cache(vec![Point::RotK.at(layer), Point::V.at(layer)]);
+        }
+    }
+    plan
+}
+
 impl<'a> Base<'a> {
     pub(super) fn new(
         model: &'a Model,
@@ -76,21 +100,7 @@ impl<'a> Base<'a> {
         cap: u64,
     ) -> Result<Self> {
         let config = model.config();
-        let mut plan = Plan::new().attention(attention).cap(cap);
-        let mut starts: Vec<usize> = cells.iter().map(|cell| cell.layer).collect();
-        starts.sort_unstable();
-        starts.dedup();
-        for layer in &starts {
-            plan = plan.cache(match *layer {
-                layer if layer == config.n_layers => Point::ResidPost.at(layer - 1),
-                layer => Point::ResidPre.at(layer),
-            });
-        }
-        if cells.iter().any(|cell| cell.column > 0) {
-            for layer in starts[0]..config.n_layers {
-                plan = plan.cache(vec![Point::RotK.at(layer), Point::V.at(layer)]);
-            }
-        }
+        let plan = kept(cells, config.n_layers).attention(attention).cap(cap);
         let bytes = plan.bytes(config, tokens, model.kind());
         let width = tokens.width() as i64;
         let needs = cells.iter().map(|cell| {
@@ -107,6 +117,13 @@ impl<'a> Base<'a> {
             (bytes + most) >> 20,
             cap >> 20
         );
+        // Where there is room to spare, also what tells which plans change nothing up to some column.
+        let looked = cells.iter().flat_map(|cell| &cell.edits).filter(|edit| looked_at(edit));
+        let looked = BTreeSet::from_iter(looked.map(|edit| edit.site));
+        let more = looked.into_iter().fold(plan.clone(), Plan::cache);
+        let more_bytes = more.bytes(config, tokens, model.kind());
+        let fits = 2 * more_bytes + most <= cap;
+        let (plan, bytes) = if fits { (more, more_bytes) } else { (plan, bytes) };
         let run = match metric.position().filter(|_| matches!(asked, Asked::One(_))) {
             Some(position) => model.run(tokens, &plan.logits_at(position))?,
             None => model.run(tokens, &plan)?,
@@ -128,6 +145,21 @@ impl<'a> Base<'a> {
             values,
             room: cap.saturating_sub(bytes),
         })
+    }
+
+    /// The cells that change something the metric sees, each from the column where it does, and the
+    /// plans that do not.
+    pub(super) fn changing(&self, cells: Vec<Cell>) -> Result<(Vec<Cell>, Vec<usize>)> {
+        let setting = self.model.setting(self.tokens);
+        let (mut changing, mut same) = (Vec::new(), Vec::new());
+        for cell in cells {
+            let column = first_column(&cell.edits, setting, Some(&self.cache))?;
+            match column > self.asked.last(self.width()) {
+                true => same.push(cell.index),
+                false => changing.push(Cell { column, ..cell }),
+            }
+        }
+        Ok((changing, same))
     }
 
     pub(super) fn n_layers(&self) -> usize {

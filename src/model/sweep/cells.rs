@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::Asked;
 use super::batch::Base;
+use crate::hook::cache::Cache;
 use crate::hook::edit::{Edit, Setting};
 use crate::hook::plan::exists;
 use crate::hook::program::Program;
@@ -42,21 +43,45 @@ pub(super) fn start(program: &Program, setting: Setting, asked: &Asked) -> Resul
     if program.holds_values() || program.edits.iter().any(Edit::is_custom) {
         return Ok(Start::Alone);
     }
-    let exists = exists(setting.tokens, setting.device);
-    let (mut layer, mut column, mut whole) = (setting.config.n_layers, i64::MAX, false);
-    for edit in &program.edits {
-        layer = layer.min(match edit.site {
-            Site::Embed => 0,
-            Site::Block(layer, _) => layer,
-            _ => layer,
-        });
-        column = column.min(edit.first_column(&exists)?);
-        whole |= edit.sees_all_positions();
-    }
+    let column = first_column(&program.edits, setting, None)?;
     if column > asked.last(setting.tokens.width() as i64) {
         return Ok(Start::Nowhere);
     }
+    let layers = program.edits.iter().map(|edit| match edit.site {
+        Site::Embed => 0,
+        Site::Block(layer, _) => layer,
+        _ => setting.config.n_layers,
+    });
+    let layer = layers.min().unwrap_or(setting.config.n_layers);
+    let whole = program.edits.iter().any(Edit::sees_all_positions);
     Ok(Start::At { layer, column, whole })
+}
+
+/// The first column that edits name or, told what the unedited run holds at [`looked_at`], the first
+/// that they change: another run's values are often the same up to where the prompts differ.
+pub(super) fn first_column(
+    edits: &[Edit],
+    setting: Setting,
+    unedited: Option<&Cache>,
+) -> Result<i64> {
+    let exists = exists(setting.tokens, setting.device);
+    let mut first = i64::MAX;
+    for edit in edits {
+        let own = unedited.filter(|cache| looked_at(edit) && cache.contains(edit.site));
+        let own = own.map(|cache| cache.get(edit.site)).transpose()?;
+        first = first.min(edit.first_column(&exists, own.as_ref())?);
+    }
+    Ok(first)
+}
+
+/// Whether it is worth knowing what the unedited run holds at an edit's site.
+pub(super) fn looked_at(edit: &Edit) -> bool {
+    let computed = match edit.site {
+        Site::Embed => true,
+        Site::Block(_, point) => !point.only_when_named(),
+        _ => false,
+    };
+    computed && edit.has_columns()
 }
 
 /// Plans that run side by side, from one column on.

@@ -1,7 +1,9 @@
 //! Many plans on the same prompts, one number a prompt each: the loop of every causal experiment.
 //!
 //! Every value is that of a run of its plan, to rounding. It is had for less, for a plan changes
-//! nothing before the first layer and the first position that it touches:
+//! nothing before the first layer and the first position that it touches; and where another run's
+//! values are put in, nothing before the first that is not there already, which between prompts that
+//! begin alike is a good part of a grid of patches:
 //!
 //! - the pass restarts there, from the unedited stream and from the unedited keys and values;
 //! - plans run side by side as rows of one batch, each joining it at its own layer ([`cells`] says
@@ -112,6 +114,8 @@ impl Model {
         let attention = arithmetic.choose()?;
         let cap = options.cap.or_else(|| free_memory().map(|free| free / 2)).unwrap_or(1 << 30);
         let base = Base::new(self, tokens, metric, attention, &cells, asked, cap)?;
+        let (cells, same) = base.changing(cells)?;
+        untouched.extend(same);
         let mut notes = Vec::new();
         if !alone.is_empty() {
             notes.push(format!(
