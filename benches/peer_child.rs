@@ -9,7 +9,8 @@
 //! cached 3      -> the same with everything cached that is not computed only when named
 //! patching 3 24 -> nanoseconds of three sweeps that patch the stream into every layer and each of
 //!                  the first 24 positions of a prompt of 24 tokens
-//! naive 3 24    -> the same, each cell by a run of its own
+//! patching 3 24 0 -> the same, of prompts that differ at token 0 in place of token 8
+//! naive 3 24    -> the same as the first, each cell by a run of its own
 //! effects 24    -> what such a sweep finds, layer by layer
 //! ```
 #![allow(clippy::print_stdout)] // its answers are what it is for
@@ -45,9 +46,9 @@ fn answer(model: &Model, tokens: &Tokens, line: &str) -> Result<String> {
     let numbers = words.map(str::parse).collect::<Result<Vec<usize>, _>>()?;
     let count = numbers.first().copied().unwrap_or(0);
     let plan = match mode {
-        "patching" | "naive" => return patching(model, tokens, mode, count, numbers[1]),
+        "patching" | "naive" => return patching(model, tokens, mode, &numbers),
         "effects" => {
-            let cells = Cells::new(model, tokens, count)?;
+            let cells = Cells::new(model, tokens, count, count / 3)?;
             return Ok(joined(cells.sweep(model)?));
         }
         "logits" => {
@@ -78,11 +79,11 @@ struct Cells {
 }
 
 impl Cells {
-    /// The prompt's first `length` tokens; the corrupt one has another token at a third of the way.
-    fn new(model: &Model, tokens: &Tokens, length: usize) -> Result<Self> {
+    /// The prompt's first `length` tokens; the corrupt one has another token at one place.
+    fn new(model: &Model, tokens: &Tokens, length: usize, place: usize) -> Result<Self> {
         let clean = tokens.ids()[0][..length].to_vec();
         let mut corrupt = clean.clone();
-        corrupt[length / 3] += 1;
+        corrupt[place] += 1;
         let (clean, corrupt) = (Tokens::from_ids(&[clean])?, Tokens::from_ids(&[corrupt])?);
         let cache = model.run(&clean, &Plan::new().cache(Point::ResidPre))?.cache;
         let mut plans = Vec::new();
@@ -109,18 +110,15 @@ impl Cells {
     }
 }
 
-/// Nanoseconds of whole patchings, the clean run and the making of the plans included.
-fn patching(
-    model: &Model,
-    tokens: &Tokens,
-    mode: &str,
-    count: usize,
-    length: usize,
-) -> Result<String> {
+/// Nanoseconds of whole patchings, the clean run and the making of the plans included. `numbers`: how
+/// many, of how many positions, and which token differs if not that at a third of the way.
+fn patching(model: &Model, tokens: &Tokens, mode: &str, numbers: &[usize]) -> Result<String> {
+    let (count, length) = (numbers[0], numbers[1]);
+    let place = numbers.get(2).copied().unwrap_or(length / 3);
     let mut times = Vec::new();
     for _ in 0..count {
         let start = Instant::now();
-        let cells = Cells::new(model, tokens, length)?;
+        let cells = Cells::new(model, tokens, length, place)?;
         let found = if mode == "naive" { cells.naive(model)? } else { cells.sweep(model)? };
         times.push(start.elapsed().as_nanos());
         drop(found);

@@ -7,7 +7,8 @@ TransformerBridge is left out). It needs cargo and a libtorch set up as for `car
 8 layers, 8 heads, 4 key/value heads, d_mlp 1376, 8000 words; one prompt of 64 tokens, float32.
 
 Then the same activation patching: the stream into every layer and each of 24 positions (a prompt of 24 tokens), as TransformerLens'
-`patching.get_act_patch_resid_pre` does it, cell by cell; and thalweg's beside its own loop of runs, also for 64 positions.
+`patching.get_act_patch_resid_pre` does it, cell by cell; and thalweg's beside its own loop of runs, also for 64 positions. The prompts
+differ at a third of the way, and thalweg need not run the cells before; where they differ from the first token on, it must run all.
 
 Every contestant is a process that holds the model and is asked for one timed pass at a time. A round asks each of them once,
 in an order that turns from round to round, so that a slow moment of the machine meets all alike. A ratio is the median of
@@ -137,7 +138,9 @@ ROWS = [  # what is compared with what
 PATCHING_ROWS = [
     ("thalweg patching", "thalweg patching, a second process"),
     ("HookedTransformer patching", "thalweg patching"),
+    ("HookedTransformer patching", "thalweg patching, first tokens differ"),
     ("TransformerBridge patching", "thalweg patching"),
+    ("TransformerBridge patching", "thalweg patching, first tokens differ"),
     ("thalweg patching, a run each", "thalweg patching"),
     ("thalweg patching of 64 positions, a run each", "thalweg patching of 64 positions"),
 ]
@@ -161,6 +164,7 @@ def patching_lanes(peers):
     lanes = {
         "thalweg patching": (peers["ours"], "patching 24"),
         "thalweg patching, a second process": (peers["ours again"], "patching 24"),
+        "thalweg patching, first tokens differ": (peers["ours"], "patching 24 0"),
         "thalweg patching, a run each": (peers["ours"], "naive 24"),
         "thalweg patching of 64 positions": (peers["ours"], "patching 64"),
         "thalweg patching of 64 positions, a run each": (peers["ours"], "naive 64"),
