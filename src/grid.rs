@@ -17,7 +17,7 @@ use crate::hook::site::Axis;
 use crate::record::Origin;
 
 pub use rank::Cell;
-pub(crate) use show::{emit, escape, number};
+pub(crate) use show::number;
 
 /// One axis of a [`Grid`]: what it means, and a label for each index.
 #[derive(Debug, Clone, PartialEq, Eq)]

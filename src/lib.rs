@@ -14,6 +14,7 @@
 //! | [`grid`] | numbers with named axes, labels and a unit: what every analysis returns |
 //! | [`analysis`] | from a cache, or from sweeps of a model, to a grid: one method a file |
 //! | [`figure`] | from a grid to a figure, for notebooks, papers and pages |
+//! | [`show`], `interrupt` | showing things and progress in a notebook; stopping a long call |
 //! | [`index`], [`rng`] | places along an axis; a seeded generator |
 //! | [`record`] | where numbers come from: what every result carries |
 //!
@@ -39,11 +40,14 @@ mod files;
 pub mod grid;
 pub mod hook;
 pub mod index;
+mod interrupt;
 pub mod model;
 pub mod prelude;
 pub mod prompts;
 pub mod record;
 pub mod rng;
+pub mod show;
+mod shown;
 pub mod text;
 
 pub use analysis::*;
@@ -59,10 +63,12 @@ pub use hook::site::{Axis, Point, Site};
 pub use hook::sites::Sites;
 pub use hook::tap::Fired;
 pub use index::{Index, Position, Positions};
+pub use interrupt::check_interrupt;
 pub use model::{
     Candidate, Generated, Model, Progress, Run, Sampling, Sweep, SweepOptions, Top, W,
 };
 pub use prompts::{Aligned, Prompt, Prompts};
 pub use record::Record;
+pub use show::{Bar, Content, Html, Markdown, Show, Shown, clear_output, display, progress};
 pub use text::Tokens;
 pub use {anyhow, ndarray, plotly, tch};

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses its own share
 
 pub(crate) mod change;
+pub(crate) mod child;
 pub(crate) mod saved;
 
 use std::collections::HashMap;

@@ -16,6 +16,7 @@ use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Point};
 use crate::model::Model;
 use crate::rng::Rng;
+use crate::show::progress;
 use crate::text::Tokens;
 
 /// A metric after none, the first, the first two, ... of `heads` are ablated: `[Plan]`, labelled by
@@ -49,7 +50,7 @@ pub fn ablation_curve(
         ensure!(!heads[..i].contains(head), "head L{}H{} is listed twice", head.0, head.1);
     }
     let (mut values, mut runs) = (Vec::new(), Vec::new());
-    for k in 0..=heads.len() {
+    for k in progress(0..=heads.len(), "ablation curve").unit("runs") {
         let plan = heads[..k].iter().fold(Plan::new(), |plan, (layer, head)| {
             plan.intervene(Point::Z.at(*layer), by.clone().head(*head))
         });

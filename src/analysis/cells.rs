@@ -13,7 +13,8 @@ use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Site};
 use crate::hook::sites::Sites;
 use crate::index::{Index, Position};
-use crate::model::Model;
+use crate::model::{Model, SweepOptions};
+use crate::show::Bar;
 use crate::text::Tokens;
 
 /// The parts of a point in some layers, or of one site outside the blocks, split by some of its axes.
@@ -207,9 +208,11 @@ impl Swept {
         let (mut base, mut notes) = (Vec::new(), Vec::new());
         let all: Vec<(usize, &Vec<usize>)> =
             (0..draws).flat_map(|draw| cells.list.iter().map(move |cell| (draw, cell))).collect();
+        let mut bar = Bar::new("sweep", all.len()).unit("plans");
         for part in all.chunks(chunk) {
             let plans = part.iter().map(|(draw, cell)| plan(*draw, cell));
-            let swept = model.sweep(tokens, &plans.collect::<Result<Vec<_>>>()?, metric)?;
+            let (plans, options) = (plans.collect::<Result<Vec<_>>>()?, SweepOptions::new());
+            let swept = model.sweep_with(tokens, &plans, metric, options.within(&mut bar))?;
             for (index, (draw, cell)) in part.iter().enumerate() {
                 for row in (0..tokens.batch()).filter(|row| cells.in_row(cell, *row)) {
                     if swept.values.exists(&[index, row]) {

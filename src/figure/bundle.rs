@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use super::scene::Page;
 use super::{plotly_json, svg};
-use crate::grid::escape;
+use crate::show::escape;
 
 /// plotly.js that an HTML figure asks for where no page has brought one, with its checksum.
 const PLOTLY_JS: &str = "https://cdn.plot.ly/plotly-4.1.1.min.js";

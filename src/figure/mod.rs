@@ -30,7 +30,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::grid::{Grid, emit};
+use crate::grid::Grid;
+use crate::show::{self, Show};
 use scene::{Page, Scene};
 use style::Style;
 
@@ -148,15 +149,7 @@ impl Figure {
 
     /// Shows the figure in a notebook; a figure that is refused shows the reason.
     pub fn evcxr_display(&self) {
-        match self.bundle() {
-            Ok(bundle) => emit(&[
-                ("application/vnd.plotly.v1+json", &bundle.plotly),
-                ("text/html", &bundle.html),
-                ("image/svg+xml", &bundle.svg),
-                ("text/plain", &bundle.text),
-            ]),
-            Err(error) => emit(&[("text/plain", &format!("this figure is not shown: {error}"))]),
-        }
+        show::show_value(self);
     }
 
     /// A chart of a grid, after every check that does not depend on later settings.
@@ -213,6 +206,19 @@ impl Figure {
             Content::Column(figures, title) => {
                 Page::column(figures.iter().map(Figure::page), title)
             }
+        }
+    }
+}
+
+impl Show for Figure {
+    /// A figure that is refused shows the reason.
+    fn content(&self) -> show::Content {
+        match self.bundle() {
+            Ok(bundle) => show::Content::text(bundle.text)
+                .with("application/vnd.plotly.v1+json", bundle.plotly)
+                .with("text/html", bundle.html)
+                .with("image/svg+xml", bundle.svg),
+            Err(error) => show::Content::text(format!("this figure is not shown: {error}")),
         }
     }
 }

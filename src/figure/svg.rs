@@ -7,7 +7,7 @@ use super::layout::{LABEL_SIZE, NAME_SIZE, NOTE_SIZE, TITLE_GAP, TITLE_LINE, TIT
 use super::plotly_json::FONTS;
 use super::scene::{ColorBar, Legend, Mark, Page, Panel, Scene};
 use super::svg_marks;
-use crate::grid::escape;
+use crate::show::escape;
 
 /// SVG text under construction.
 #[derive(Default)]

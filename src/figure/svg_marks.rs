@@ -7,7 +7,8 @@ use super::heatmap::cell_text;
 use super::scene::{Bars, Cells, ColorBar, Line, Mark, Panel, Points, Scene};
 use super::svg::{Pen, Svg, px};
 use super::{png, text};
-use crate::grid::{escape, number};
+use crate::grid::number;
+use crate::show::escape;
 
 /// Most cells drawn one by one; more become an image.
 const MAX_CELLS: usize = 2_500;

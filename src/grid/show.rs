@@ -6,6 +6,7 @@ use ndarray::Dimension;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::Grid;
+use crate::show::{Content, Show, escape, show_value};
 
 /// Rows and columns a table shows before it says how many more there are.
 const MAX_ROWS: usize = 24;
@@ -26,35 +27,6 @@ pub(crate) fn number(value: f64) -> String {
     } else {
         text
     }
-}
-
-/// Text that HTML and SVG show as it is.
-pub(crate) fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            // XML 1.0 forbids these outright, even escaped.
-            c if c.is_control() && !"\n\t".contains(c) => safe.push('\u{fffd}'),
-            '\u{fffe}' | '\u{ffff}' => safe.push('\u{fffd}'),
-            c => safe.push(c),
-        }
-    }
-    safe
-}
-
-/// Writes one MIME bundle as evcxr reads it: blocks between marker lines on stdout.
-#[allow(clippy::print_stdout)] // this is how a cell shows something
-pub(crate) fn emit(bundle: &[(&str, &str)]) {
-    let mut text = String::new();
-    for (mime, content) in bundle {
-        text += &format!("EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT\n");
-    }
-    print!("{text}");
 }
 
 /// The table as rows of text: a head, then the body; the first cell of each row is its label.
@@ -145,7 +117,13 @@ impl Grid {
 
     /// Shows the grid as a table in a notebook.
     pub fn evcxr_display(&self) {
-        emit(&[("text/html", &self.to_html()), ("text/plain", &self.to_string())]);
+        show_value(self);
+    }
+}
+
+impl Show for Grid {
+    fn content(&self) -> Content {
+        Content::text(self.to_string()).with("text/html", self.to_html())
     }
 }
 

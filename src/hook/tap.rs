@@ -9,6 +9,7 @@ use super::freeze::Hold;
 use super::plan::exists;
 use super::program::Program;
 use super::site::{Point, Site};
+use crate::interrupt::Interrupt;
 use crate::text::Tokens;
 
 /// Applies a program during one pass: interventions first, then the record.
@@ -21,13 +22,20 @@ pub(crate) struct Tap<'a> {
     exists: Option<Tensor>,
     /// Which row of the tokens each row of the pass is; absent: they are the same.
     rows: Option<Tensor>,
+    interrupt: Interrupt,
 }
 
 impl<'a> Tap<'a> {
     pub(crate) fn new(program: &'a Program, tokens: &Tokens) -> Self {
         let fired = vec![0; program.edits.len()];
         let cache = Cache::of(program, tokens);
-        Tap { program, cache, fired, exists: None, rows: None }
+        Tap { program, cache, fired, exists: None, rows: None, interrupt: Interrupt::new() }
+    }
+
+    /// A block begins, unless the notebook's user wants the pass to stop.
+    pub(crate) fn begin(&self, layer: usize) -> Result<()> {
+        let n_layers = self.program.n_layers;
+        self.interrupt.check(|| format!("interrupted at block {layer} of {n_layers}"))
     }
 
     /// Whether the plan names this point, so that it must be computed.

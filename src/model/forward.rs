@@ -87,6 +87,7 @@ impl<'a> Pass<'a> {
 
     /// Attention, then MLP, each added to the stream: `[b, p, m]` -> `[b, p, m]`.
     pub(crate) fn block(&self, l: usize, w: &Block, x: Tensor, tap: &mut Tap) -> Result<Tensor> {
+        tap.begin(l)?; // or an interrupt ends the pass here
         let x = tap.at(l, ResidPre, x.to_device(w.ln1.device()))?; // a block may lie elsewhere
         let attention = self.attention(l, w, &x, tap)?;
         let x = tap.at(l, ResidMid, self.asked(l, &x) + attention)?;

@@ -18,7 +18,9 @@ use crate::hook::plan::{Attention, Plan};
 use crate::hook::program::Program;
 use crate::hook::site::{Axis, Point, Site};
 use crate::hook::tap::{Fired, Tap};
+use crate::interrupt::retold;
 use crate::record::Record;
+use crate::show::Bar;
 use crate::text::Tokens;
 
 /// What was generated.
@@ -172,8 +174,12 @@ impl<'a> Writer<'a> {
         let mut new = vec![Vec::new(); rows];
         let mut ended = vec![None; rows];
         let mut each = Vec::new();
-        for step in 0..self.sampling.n {
-            let logits = self.step()?; // [Batch, Vocab]
+        let n = self.sampling.n;
+        let mut bar = Bar::new("generate", n).unit("tokens");
+        for step in 0..n {
+            let at = || format!("generate: interrupted after {step} of {n} tokens");
+            let logits = self.step().map_err(|error| retold(error, at))?; // [Batch, Vocab]
+            bar.add(1);
             let mut next = Vec::new();
             for (row, rng) in generators.iter_mut().enumerate() {
                 let id = self.sampling.choose(&logits.get(row as i64), rng)?;
@@ -184,9 +190,10 @@ impl<'a> Writer<'a> {
                 next.push(vec![id]);
             }
             each.push(logits);
-            let last = step + 1 == self.sampling.n || ended.iter().all(Option::is_some);
+            let last = step + 1 == n || ended.iter().all(Option::is_some);
             let longer = self.extended(&next)?;
             if last {
+                bar.finish(); // also where every row ended early
                 return self.finish(longer, new, ended, &each);
             }
             self.tokens = longer;

@@ -6,9 +6,9 @@ use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
 use super::Model;
-use crate::grid::{emit, escape};
 use crate::hook::metric::next_token_loss;
 use crate::hook::plan::Plan;
+use crate::show::{Content, Show, escape, show_value};
 use crate::text::Tokens;
 
 /// One possible next token.
@@ -36,6 +36,12 @@ pub struct Top {
 impl Top {
     /// Shows the candidates in a notebook: a line a prompt, best first.
     pub fn evcxr_display(&self) {
+        show_value(self);
+    }
+}
+
+impl Show for Top {
+    fn content(&self) -> Content {
         let cell = |c: &Candidate| {
             let piece = escape(&c.piece).replace(' ', "\u{2423}").replace('\n', "\u{21b5}");
             let shade = format!("rgba(33,102,172,{:.2})", 0.7 * c.prob);
@@ -48,10 +54,8 @@ impl Top {
             format!("<tr><th>row {row}</th>{}</tr>", list.iter().map(cell).collect::<String>())
         };
         let body: String = self.rows.iter().enumerate().map(line).collect();
-        emit(&[
-            ("text/html", &format!("<table class=\"thalweg-top\">{body}</table>")),
-            ("text/plain", &format!("{self:?}")),
-        ]);
+        Content::text(format!("{self:?}"))
+            .with("text/html", format!("<table class=\"thalweg-top\">{body}</table>"))
     }
 }
 

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use tch::Tensor;
 
 use super::Model;
+use crate::interrupt::Interrupt;
 
 impl Model {
     /// A copy whose weights require gradients. Run it with `Plan::differentiable`, and change the
@@ -63,9 +64,11 @@ impl AdamW {
 
     /// One step down the gradient of `loss` (one number) at this learning rate; returns the norm
     /// of the gradient before clipping. A loss or gradient that is not finite is an error, and
-    /// then nothing has changed.
+    /// so is an interrupt; then nothing has changed.
     pub fn step(&mut self, loss: &Tensor, rate: f64) -> Result<f64> {
         ensure!(loss.numel() == 1, "the loss has shape {:?}: expected one number", loss.size());
+        let at = || format!("interrupted before training step {}", self.steps + 1);
+        Interrupt::new().check(at)?;
         let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
         let _guard = tch::no_grad_guard();
         let norms: Vec<Tensor> = gradients.iter().map(Tensor::norm).collect();

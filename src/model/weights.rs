@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tch::{Device, Kind, Tensor};
 
 use super::devices::Devices;
+use super::reading::Reading;
 use crate::config::Config;
 use crate::files::Files;
 use crate::record::Fingerprint;
@@ -233,11 +234,12 @@ impl Weights {
         }
         let kind = kind.unwrap_or_else(|| stored_kind(specs.iter().map(|s| files.kind(&s.name))));
         let weights = Self::empty(config, kind, devices);
+        let mut reading = Reading::new(files, &specs);
         for spec in &specs {
             let target = weights.view(spec.slot);
             files.read(&spec.name, |row, rows| {
                 target.narrow(0, row, rows.size()[0]).f_copy_(rows)?;
-                Ok(())
+                reading.add(rows)
             })?;
         }
         if config.tied && files.shape("lm_head.weight").is_some() {

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
+use crate::show::Bar;
+
 /// Bytes hashed at a time.
 const CHUNK: i64 = 1 << 22;
 
@@ -97,6 +99,8 @@ fn sha256(tensors: &[(String, Tensor)]) -> String {
     let _guard = tch::no_grad_guard();
     let mut hasher = Sha256::new();
     let mut bytes = Vec::new();
+    let all = |(_, tensor): &(String, Tensor)| tensor.numel() * tensor.kind().elt_size_in_bytes();
+    let mut bar = Bar::new("hash of the weights", tensors.iter().map(all).sum::<usize>()).bytes();
     for (name, tensor) in tensors {
         hasher.update(format!("{name} {:?} {:?}\n", tensor.kind(), tensor.size()));
         let size = tensor.kind().elt_size_in_bytes();
@@ -110,6 +114,7 @@ fn sha256(tensors: &[(String, Tensor)]) -> String {
             bytes.resize(part.numel() * size, 0);
             part.copy_data_u8(&mut bytes, part.numel());
             hasher.update(&bytes);
+            bar.add(bytes.len());
             row += n;
         }
     }

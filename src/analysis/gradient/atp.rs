@@ -31,6 +31,7 @@ use crate::hook::site::{Axis, Point, Site};
 use crate::hook::sites::Sites;
 use crate::model::forward::wide;
 use crate::model::{Model, Run};
+use crate::show::progress;
 use crate::text::Tokens;
 
 /// What to estimate: the metric, the direction of the patch, the places.
@@ -167,7 +168,7 @@ impl AttributionPatching {
         let n_layers = model.config().n_layers;
         ensure!(n_layers > 1, "grad_drop: the model has 1 layer, nothing is left without it");
         let mut each = Vec::new();
-        for layer in 0..n_layers {
+        for layer in progress(0..n_layers, "GradDrop").unit("layers") {
             let plan = plan.clone().freeze_own(Freeze::Block(layer));
             each.extend(model.run(tokens, &plan)?.gradients);
         }

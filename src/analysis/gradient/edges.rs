@@ -28,6 +28,7 @@ use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Point, Site};
 use crate::model::forward::wide;
 use crate::model::{Model, W};
+use crate::show::progress;
 use crate::text::Tokens;
 
 /// Where on the line between the two prompts EAP-IG takes its gradients.
@@ -131,7 +132,7 @@ impl EdgeAttribution {
         let across = from.cache.get(Site::Embed)? - &start;
         let changes = Changes::new(model, &from.cache, &to.cache)?;
         let mut total = changes.zeros();
-        for share in &shares {
+        for share in progress(&shares, "edge attribution").unit("steps") {
             let here = &start + &across * *share;
             let gradients = self.gradients(model, receiver, &here)?;
             total += changes.scores(model, &gradients)?;

@@ -22,6 +22,7 @@ use crate::hook::metric::Metric;
 use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Site};
 use crate::model::{Model, W};
+use crate::show::progress;
 use crate::text::Tokens;
 
 /// Steps that integrated gradients begin with.
@@ -178,7 +179,7 @@ impl<'a> Line<'a> {
     /// Mean gradient at these shares of the way, times the way: `[Batch, Pos, DModel]`, f64.
     fn integrate(&self, shares: &[f64]) -> Result<Tensor> {
         let mut total = self.across.zeros_like().to_kind(Kind::Double);
-        for share in shares {
+        for share in progress(shares, "integrated gradients").unit("steps") {
             let here = &self.from + &self.across * *share;
             let plan = Plan::new().intervene(Site::Embed, Intervention::set(&here));
             let plan = plan.cache(Site::Embed).gradients(self.metric.clone());

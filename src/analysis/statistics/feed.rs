@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Site};
 use crate::model::Model;
+use crate::show::progress;
 use crate::text::Tokens;
 
 /// Runs every batch under `plan` and adds the activations to each of `list`; nothing else is kept.
@@ -22,7 +23,8 @@ pub fn statistics(
     list: &mut [Statistics],
 ) -> Result<()> {
     let plan = prepared(model, plan, list)?;
-    for (i, tokens) in batches.into_iter().enumerate() {
+    let batches = progress(batches, "statistics").unit("batches");
+    for (i, tokens) in batches.enumerate() {
         tokens
             .and_then(|tokens| feed(model, &tokens, &plan, list))
             .map_err(|error| anyhow::anyhow!("batch {i}: {error:#}"))?;

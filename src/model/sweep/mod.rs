@@ -34,6 +34,7 @@ use crate::hook::metric::Metric;
 use crate::hook::plan::{Attention, Plan};
 use crate::hook::program::Program;
 use crate::hook::site::Axis;
+use crate::show::{Content, Show, show_value};
 use crate::text::Tokens;
 
 /// What a sweep found.
@@ -55,8 +56,9 @@ pub struct Sweep {
 
 impl Model {
     /// The metric under each of `plans`, run on the same tokens. Every value equals that of
-    /// [`Model::run`] with that plan, to rounding. Says how far it is, on standard error, where it
-    /// takes longer than two seconds.
+    /// [`Model::run`] with that plan, to rounding. Where it takes longer than two seconds a
+    /// [`Bar`](crate::Bar) says how far it is. Interrupted, it is an error, and what it had found is
+    /// lost; a watcher ([`SweepOptions::watch`]) can stop it and keep that.
     ///
     /// ```no_run
     /// use thalweg::{Intervention, Metric, Model, Plan, Point};
@@ -135,7 +137,7 @@ impl Model {
                 break;
             }
             let n = batch.cells.len();
-            for (index, values) in base.run(batch)? {
+            for (index, values) in base.run(batch).map_err(|error| watch.retold(error))? {
                 found[index] = Some(values);
             }
             watch.add(n);
@@ -145,7 +147,8 @@ impl Model {
                 break;
             }
             let plan = plans[index].clone().attention(attention);
-            let logits = self.run(tokens, &plan)?.logits;
+            let run = self.run(tokens, &plan).map_err(|error| watch.retold(error))?;
+            let logits = run.logits;
             found[index] = Some(numbers(&metric.of(&logits, tokens)?)?);
             watch.add(1);
         }
@@ -167,7 +170,13 @@ impl Model {
 impl Sweep {
     /// Shows the values in a notebook, a row a plan.
     pub fn evcxr_display(&self) {
-        self.values.evcxr_display();
+        show_value(self);
+    }
+}
+
+impl Show for Sweep {
+    fn content(&self) -> Content {
+        self.values.content()
     }
 }
 

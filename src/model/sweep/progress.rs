@@ -1,8 +1,10 @@
 //! How far a sweep is, and whether it should go on.
 
 use std::fmt;
-use std::io::Write;
 use std::time::{Duration, Instant};
+
+use crate::interrupt;
+use crate::show::{self, Bar};
 
 /// How far a sweep is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,9 +35,12 @@ impl Progress {
 
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} plans, {:.0} plans/s", self.done, self.total, self.per_second())?;
+        write!(f, "{} of {} plans", self.done, self.total)?;
+        if let Some(rate) = show::rate(self.done as f64, "plans", self.elapsed) {
+            write!(f, ", {rate}")?;
+        }
         match self.left() {
-            Some(left) => write!(f, ", {:.0} s left", left.as_secs_f64()),
+            Some(left) => write!(f, ", {} left", show::duration(left)),
             None => Ok(()),
         }
     }
@@ -59,10 +64,11 @@ type Watcher<'a> = Box<dyn FnMut(Progress) -> bool + 'a>;
 pub struct SweepOptions<'a> {
     pub(super) cap: Option<u64>,
     watch: Option<Watcher<'a>>,
+    within: Option<&'a mut Bar>,
 }
 
 impl<'a> SweepOptions<'a> {
-    /// The defaults: at most half of the free memory; progress on standard error.
+    /// The defaults: at most half of the free memory; a [`Bar`] where it takes long.
     pub fn new() -> Self {
         Self::default()
     }
@@ -73,10 +79,16 @@ impl<'a> SweepOptions<'a> {
         self
     }
 
-    /// Calls a function after each batch in place of the line on standard error; when it returns
-    /// false the sweep stops and returns what it has.
+    /// Calls a function after each batch, in place of the bar; when it returns false the sweep stops
+    /// and returns what it has.
     pub fn watch(mut self, watcher: impl FnMut(Progress) -> bool + 'a) -> Self {
         self.watch = Some(Box::new(watcher));
+        self
+    }
+
+    /// Counts on this bar in place of its own: the sweep is one of several.
+    pub(crate) fn within(mut self, bar: &'a mut Bar) -> Self {
+        self.within = Some(bar);
         self
     }
 }
@@ -87,41 +99,42 @@ impl fmt::Debug for SweepOptions<'_> {
     }
 }
 
-/// Silence for this long, and between two lines.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 /// Counts what is done and tells.
 pub(super) struct Watch<'a> {
     options: SweepOptions<'a>,
+    own: Bar,
     done: usize,
     total: usize,
     start: Instant,
-    told: Instant,
     stopped: bool,
 }
 
 impl<'a> Watch<'a> {
     pub(super) fn new(total: usize, options: SweepOptions<'a>) -> Self {
-        let now = Instant::now();
-        Watch { options, done: 0, total, start: now, told: now, stopped: false }
+        let own = Bar::new("sweep", total).unit("plans");
+        Watch { options, own, done: 0, total, start: Instant::now(), stopped: false }
     }
 
     /// So many more plans are done.
     pub(super) fn add(&mut self, n: usize) {
         self.done += n;
-        let (done, total, elapsed) = (self.done, self.total, self.start.elapsed());
-        let progress = Progress { done, total, elapsed };
-        if let Some(watch) = &mut self.options.watch {
-            self.stopped |= !watch(progress);
-        } else if self.told.elapsed() > PATIENCE && done < total {
-            // Nobody is told where standard error is closed, and no sweep fails for that.
-            let _ = writeln!(std::io::stderr(), "sweep: {progress}");
-            self.told = Instant::now();
+        let progress =
+            Progress { done: self.done, total: self.total, elapsed: self.start.elapsed() };
+        match (&mut self.options.watch, &mut self.options.within) {
+            (Some(watch), _) => self.stopped |= !watch(progress),
+            (None, Some(bar)) => bar.add(n),
+            (None, None) => self.own.add(n),
         }
     }
 
     /// Whether the watcher wants no more.
     pub(super) fn stopped(&self) -> bool {
         self.stopped
+    }
+
+    /// An error of a batch; an interrupt says how far the sweep came.
+    pub(super) fn retold(&self, error: anyhow::Error) -> anyhow::Error {
+        let (done, total) = (self.done, self.total);
+        interrupt::retold(error, || format!("sweep: interrupted after {done} of {total} plans"))
     }
 }
