@@ -119,7 +119,9 @@ impl Bar {
     fn count(&self) -> String {
         let number = |n: usize| format!("{:.0}", n as f64 / self.size);
         let done = match self.total {
-            Some(total) if !self.is_complete() => format!("{} of {}", number(self.done), number(total)),
+            Some(total) if !self.is_complete() => {
+                format!("{} of {}", number(self.done), number(total))
+            }
             _ => number(self.done),
         };
         format!("{done} {}", self.unit).trim_end().to_owned()

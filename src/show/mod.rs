@@ -67,7 +67,7 @@ pub fn clear_output(wait: bool) {
 
 /// Shows the value of a cell: what every `evcxr_display` does.
 pub(crate) fn show_value<T: Show + ?Sized>(what: &T) {
-    Outlet::here().show_value(&what.content());
+    outlet::show_value(&what.content());
 }
 
 /// A name that no other thing shown by this process has: no two are made at the same time at the

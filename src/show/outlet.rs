@@ -53,14 +53,6 @@ impl Outlet {
         }
     }
 
-    /// Shows the value of a cell.
-    pub(super) fn show_value(&self, content: &Content) {
-        match self {
-            Outlet::Kernel(mark) => write(&message(mark, content, "")),
-            Outlet::Evcxr | Outlet::Program => write(&blocks(content)),
-        }
-    }
-
     /// Takes away what the cell has shown.
     pub(super) fn clear(&self, wait: bool) {
         if let Outlet::Kernel(mark) = self {
@@ -77,6 +69,11 @@ impl Outlet {
             Outlet::Program => drop(writeln!(std::io::stderr(), "{line}")),
         }
     }
+}
+
+/// Shows the value of a cell, in the same way to every kernel: only evcxr asks for it.
+pub(super) fn show_value(content: &Content) {
+    write(&blocks(content));
 }
 
 /// The mark, one object as JSON without a line break, a line break.
