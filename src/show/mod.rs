@@ -23,7 +23,7 @@ use outlet::Outlet;
 /// use thalweg::{Axis, Grid, Html, display, ndarray::array};
 /// let grid = Grid::from_array(array![1.0, 2.0], &[Axis::Layer], "nats")?;
 /// let shown = display(&grid);
-/// shown.update(&(grid * 2.0)); // in the same place
+/// shown.update(&grid.name("with a name")); // in the same place
 /// display("and some text");
 /// display(&Html("<b>bold</b>".to_owned()));
 /// # thalweg::anyhow::Ok(())
