@@ -61,11 +61,13 @@ fn a_pass_stops_at_its_next_block_and_leaves_grad_mode_alone() {
     interruptible(test, |file| {
         let (model, tokens) = (model(), tokens());
         let before = model.logits(&tokens).unwrap();
+        let stream = model.embed(&tokens).unwrap();
         let middle = "interrupted at block 1 of 2; variables are kept";
         assert_eq!(says(model.run(&tokens, &asking(file, 1)), &[]), middle);
         assert!(grad_mode());
         says(model.logits(&tokens), &["interrupted at block 0 of 2; variables are kept"]);
-        says(model.block(1, &model_embedding(&model), &tokens), &["block 1 of 2"]);
+        says(model.block(1, &stream, &tokens), &["interrupted; variables are kept"]);
+        says(model.unembed(&stream), &["interrupted; variables are kept"]);
         says(check_interrupt(), &["interrupted; variables are kept"]);
         let metric = Metric::logit(3);
         let gradients = Plan::new().cache(Point::Z).gradients(metric.clone());
@@ -81,10 +83,6 @@ fn a_pass_stops_at_its_next_block_and_leaves_grad_mode_alone() {
         assert!(model.logits(&tokens).unwrap().equal(&before));
         model.run(&tokens, &gradients).unwrap();
     });
-}
-
-fn model_embedding(model: &Model) -> Tensor {
-    model.embed(&tokens()).unwrap()
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::hook::cache::Cache;
 use crate::hook::metric::{Answers, Metric};
 use crate::hook::site::{Axis, Point};
 use crate::model::Model;
+use crate::show::progress;
 
 /// Log-probability of an answer in nats, read off the residual stream at every layer and position:
 /// `[Layer, Pos]`, or `[Batch, Layer, Pos]` for several prompts. Of a set of answers, the
@@ -72,7 +73,7 @@ pub fn lens_at(model: &Model, cache: &Cache, metric: &Metric) -> Result<Grid> {
     };
     let tokens = cache.tokens();
     let (mut labels, mut values) = (Vec::new(), Vec::new());
-    for (label, site) in frame::rungs(cache)? {
+    for (label, site) in progress(frame::rungs(cache)?, "lens").unit("rungs") {
         let x = frame::at_position(&cache.get(site)?, tokens, position)?; // [Batch, DModel]
         values.push(metric.of_row(&model.unembed(&x)?)?);
         labels.push(label);
@@ -145,7 +146,7 @@ fn read(
     mut reduce: impl FnMut(&Tensor) -> Result<Tensor>,
 ) -> Result<Grid> {
     let (mut labels, mut values) = (Vec::new(), Vec::new());
-    for (label, site) in frame::rungs(cache)? {
+    for (label, site) in progress(frame::rungs(cache)?, "lens").unit("rungs") {
         values.push(reduce(&model.unembed(&cache.get(site)?)?)?);
         labels.push(label);
     }

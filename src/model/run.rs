@@ -12,6 +12,7 @@ use crate::hook::plan::{Attention, Plan, exists};
 use crate::hook::program::Program;
 use crate::hook::site::Point;
 use crate::hook::tap::{Fired, Tap};
+use crate::interrupt::check_interrupt;
 use crate::record::Record;
 use crate::text::Tokens;
 
@@ -142,6 +143,7 @@ impl Model {
         tokens: &Tokens,
         step: impl FnOnce(&Pass, &mut Tap) -> Result<Tensor>,
     ) -> Result<Tensor> {
+        check_interrupt()?;
         let program = Plan::new().check(self.setting(tokens))?;
         scoped(false, || {
             let pass = Pass::new(&self.config, &self.weights, tokens, program.attention);
