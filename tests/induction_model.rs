@@ -100,6 +100,30 @@ pub(crate) fn prompt(model: &Model) -> Tokens {
     thalweg::repeated_tokens(model, 1, VOCAB - 1, 5).unwrap()
 }
 
+/// The prompt, and the same with another token before the answer in the first copy: nothing to find
+/// there any more.
+pub(crate) struct Broken {
+    pub(crate) clean: Tokens,
+    pub(crate) corrupt: Tokens,
+    /// Where they differ.
+    pub(crate) source: usize,
+    /// Where the answer is asked for, by `metric`.
+    pub(crate) last: usize,
+    pub(crate) metric: Metric,
+}
+
+pub(crate) fn broken(model: &Model) -> Broken {
+    let clean = prompt(model);
+    let ids = &clean.ids()[0];
+    let last = ids.len() - 2;
+    let source = ids.iter().position(|id| *id == ids[last]).unwrap();
+    let mut other = ids.clone();
+    other[source] = *ids.iter().find(|id| **id != 0 && **id != ids[last]).unwrap();
+    let corrupt = Tokens::from_ids(&[other]).unwrap();
+    let metric = Metric::logit(ids[last + 1]).at(last);
+    Broken { clean, corrupt, source, last, metric }
+}
+
 const BLOCK: usize = VOCAB - 1;
 
 fn everything(model: &Model, tokens: &Tokens) -> Run {

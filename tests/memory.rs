@@ -1,5 +1,5 @@
-//! Loading needs little more memory than the weights themselves: a child process loads a large
-//! model and reports its own peak.
+//! Loading needs little more memory than the weights themselves, and the memory of one run's records
+//! serves the next: child processes report their own peak and page faults.
 #![cfg(target_os = "linux")]
 #![allow(clippy::print_stdout)] // the child's way to answer
 
@@ -10,12 +10,13 @@ use std::process::Command;
 
 use serde_json::{Map, Value, json};
 use thalweg::tch::{Device, Kind, Tensor};
-use thalweg::{Config, Model};
+use thalweg::{Config, Model, Plan, Sites, Tokens};
 
-use crate::support::{config, scratch, shapes};
+use crate::support::{config, model_of, scratch, shapes};
 
 const DIRECTORY: &str = "THALWEG_TEST_MEMORY_DIRECTORY";
 const KIND: &str = "THALWEG_TEST_MEMORY_KIND";
+const FAULTS: &str = "THALWEG_TEST_MEMORY_FAULTS";
 
 /// About 200 MiB in f32; q, k, v and gate, up lie in fused matrices of tens of MiB.
 fn large() -> Config {
@@ -103,4 +104,44 @@ fn loading_takes_at_most_64_mib_beyond_the_weights() {
     }
     let _ = fs::remove_dir_all(whole);
     let _ = fs::remove_dir_all(shards);
+}
+
+/// In the child: pages that a run fetched from the system, and pages that its records fill.
+fn faults() -> (u64, u64) {
+    let c = Config { n_layers: 8, d_model: 256, d_head: 64, d_mlp: 512, n_ctx: 128, ..config() };
+    let model = model_of(c, Kind::Float, 1);
+    let tokens = Tokens::from_ids(&[(0..128).map(|i| i % 23).collect()]).unwrap();
+    let plan = Plan::new().cache(Sites::everything());
+    let run = || model.run(&tokens, &plan).unwrap().cache.bytes();
+    let so_far = || {
+        let text = fs::read_to_string("/proc/self/stat").unwrap();
+        let after_name = text.rsplit(')').next().unwrap();
+        after_name.split_whitespace().nth(7).unwrap().parse::<u64>().unwrap()
+    };
+    (0..8).for_each(|_| assert!(run() > 0));
+    let before = so_far();
+    let bytes = (0..8).map(|_| run()).max().unwrap();
+    ((so_far() - before) / 8, bytes / 4096)
+}
+
+#[test]
+#[cfg(target_env = "gnu")] // other allocators have other rules
+fn the_memory_of_one_runs_records_serves_the_next() {
+    if std::env::var(FAULTS).is_ok() {
+        let (fetched, filled) = faults();
+        return println!("fetched {fetched} of {filled}");
+    }
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "memory::the_memory_of_one_runs_records_serves_the_next"])
+        .args(["--nocapture", "--test-threads=1"])
+        .env(FAULTS, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{text}{}", String::from_utf8_lossy(&child.stderr));
+    let line = text.lines().find_map(|line| line.split_once("fetched ")).unwrap().1;
+    println!("pages {line}");
+    let (fetched, filled) = line.split_once(" of ").unwrap();
+    let [fetched, filled] = [fetched, filled].map(|n| n.trim().parse::<u64>().unwrap());
+    assert!(filled > 2000 && fetched < filled / 10, "{fetched} pages fetched of {filled}");
 }

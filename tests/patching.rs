@@ -3,7 +3,7 @@
 
 use thalweg::prelude::*;
 
-use crate::induction_model::{induction_model, prompt};
+use crate::induction_model::{Broken, broken, induction_model};
 use crate::support::{model, model_f32, says};
 
 /// Two prompts of equal length and their corruptions.
@@ -334,15 +334,7 @@ fn labels_show_both_tokens_where_the_pair_differs() {
 #[test]
 fn patching_finds_the_induction_circuit() {
     let model = induction_model((60.0, 400.0));
-    let clean = prompt(&model);
-    let ids = &clean.ids()[0];
-    let last = ids.len() - 2;
-    // Another token before the answer in the first copy: nothing to find there any more.
-    let source = ids.iter().position(|id| *id == ids[last]).unwrap();
-    let mut other = ids.clone();
-    other[source] = *ids.iter().find(|id| **id != 0 && **id != ids[last]).unwrap();
-    let corrupt = Tokens::from_ids(&[other]).unwrap();
-    let metric = Metric::logit(ids[last + 1]).at(last);
+    let Broken { clean, corrupt, source, last, metric } = broken(&model);
     let pair = Patching::new(&model, &clean, &corrupt).unwrap().normalised();
     let at = |point: Point, by: &[Axis]| pair.grid(point, by, &metric).unwrap();
     // The previous-token head writes the source token where the answer stands; the induction head

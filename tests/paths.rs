@@ -4,17 +4,9 @@
 use thalweg::W;
 use thalweg::prelude::*;
 
-use crate::induction_model::{induction_model, prompt};
+use crate::induction_model::{Broken, broken, induction_model};
+use crate::patching::{metric, pair};
 use crate::support::{config, model_of, says};
-
-fn pair() -> (Tokens, Tokens) {
-    let tokens = |rows: [[i64; 5]; 2]| Tokens::from_ids(&rows.map(Vec::from)).unwrap();
-    (tokens([[3, 1, 4, 1, 5], [2, 6, 5, 9, 9]]), tokens([[3, 8, 4, 1, 5], [2, 6, 0, 7, 9]]))
-}
-
-fn metric() -> Metric {
-    Metric::logit_diff([4, 11].as_slice(), [7, 2].as_slice())
-}
 
 fn mean_of(logits: &Tensor, tokens: &Tokens) -> f64 {
     metric().of(logits, tokens).unwrap().mean(Kind::Double).double_value(&[])
@@ -177,14 +169,7 @@ fn the_last_writer_has_one_path_and_its_effect_is_the_whole_effect() {
 #[test]
 fn the_previous_token_head_speaks_to_the_keys_of_the_induction_head_alone() {
     let model = induction_model((60.0, 400.0));
-    let clean = prompt(&model);
-    let ids = &clean.ids()[0];
-    let last = ids.len() - 2;
-    let source = ids.iter().position(|id| *id == ids[last]).unwrap();
-    let mut other = ids.clone();
-    other[source] = *ids.iter().find(|id| **id != 0 && **id != ids[last]).unwrap();
-    let corrupt = Tokens::from_ids(&[other]).unwrap();
-    let metric = Metric::logit(ids[last + 1]).at(last);
+    let Broken { clean, corrupt, metric, .. } = broken(&model);
     let pair = Patching::new(&model, &clean, &corrupt).unwrap().direction(Direction::Noise);
     let pair = pair.normalised();
     for rule in RULES {

@@ -70,6 +70,7 @@ impl Model {
     pub fn run(&self, tokens: &Tokens, plan: &Plan) -> Result<Run> {
         let setting = self.setting(tokens);
         let program = self.noted(plan.check(setting)?, tokens, plan);
+        plan.announce_records(setting);
         scoped(program.needs_grad(), || self.run_program(tokens, &program))
     }
 
