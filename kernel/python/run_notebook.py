@@ -1,7 +1,6 @@
 """Runs a notebook without a browser and writes an HTML page.
 
-A cell fails if the kernel replies an error or if it prints anything on stderr: a Rust cell that panics, or that an
-error leaves through `?`, is reported to Jupyter as a success. Progress belongs on stdout.
+A cell fails if the kernel replies an error or if it prints anything on stderr: a notebook that warns is not finished.
 """
 
 import argparse
@@ -11,13 +10,10 @@ import pathlib
 import re
 import sys
 import time
-from queue import Empty
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-
-LATE = 0.25  # seconds: stderr of a cell may arrive just after its reply
 
 
 class CellFailed(Exception):
@@ -70,29 +66,13 @@ async def run(notebook, options):
 
 async def run_cell(client, cell, index, number):
     try:
-        # The kernel counts its own start-up as the first execution.
         await client.async_execute_cell(cell, index, execution_count=number)
     except (CellExecutionError, DeadKernelError) as error:
         errors = [plain(output) for output in cell.outputs if is_error(output)]
         raise CellFailed(told(cell, number, errors or [str(error)])) from None
-    late = await late_stderr(client)
-    errors = [plain(output) for output in cell.outputs if is_error(output)] + late
+    errors = [plain(output) for output in cell.outputs if is_error(output)]
     if errors:
         raise CellFailed(told(cell, number, errors))
-
-
-async def late_stderr(client):
-    """What arrives on stderr after the reply, which nbclient would drop."""
-    found, until = [], time.time() + LATE
-    while (left := until - time.time()) > 0:
-        try:
-            message = await client.kc.get_iopub_msg(timeout=left)
-        except Empty:
-            break
-        content = message["content"]
-        if message["msg_type"] == "stream" and content["name"] == "stderr":
-            found.append(content["text"])
-    return found
 
 
 def is_error(output):

@@ -1,25 +1,46 @@
-//! The Jupyter kernel "Rust (thalweg)": evcxr's kernel, started so that a notebook needs no `:dep` line, never compiles
-//! a dependency and never meets another kernel's cells.
+//! The Jupyter kernel "Rust (thalweg)": evcxr with thalweg in it, behind a Jupyter front of its own.
 //!
-//! Set-up writes a kernelspec whose `THALWEG_KERNEL_SETTINGS` names a file of [`Settings`]. From it this program makes
-//! a private build folder, writes evcxr's start-up files, sets the environment, and hands over to `evcxr_jupyter`.
-//! evcxr starts this same program again as the process that runs the cells (`EVCXR_IS_RUNTIME`).
+//! A notebook needs no `:dep` line, never compiles a dependency and never meets another kernel's cells. Two processes:
+//!
+//! - the kernel: [`server`] has Jupyter's sockets and answers at once; [`session`] is the one thread that has the
+//!   notebook's state, through [`engine`]; [`outputs`] passes on what cells print and show;
+//! - its [`child`], this same program again (`EVCXR_IS_RUNTIME`), which loads compiled cells and calls them.
+//!
+//! Set-up writes a kernelspec whose `THALWEG_KERNEL_SETTINGS` names a file of settings; [`start`] makes of it a
+//! private build folder and the environment.
 
 mod child;
+mod completeness;
+mod engine;
+mod failure;
+mod help;
+mod history;
+mod interrupt;
+mod message;
+mod outputs;
+mod server;
+mod session;
 mod start;
+mod wire;
+
+use std::path::Path;
 
 use anyhow::Result;
+
+use crate::start::Start;
 
 fn main() -> Result<()> {
     start::end_with_parent();
     if std::env::var_os("EVCXR_IS_RUNTIME").is_some() {
-        child::open_libtorch();
-        return evcxr_jupyter::main();
+        return child::run();
     }
-    if std::env::args().nth(1).as_deref() != Some("--control_file") {
-        println!("thalweg-kernel is started by Jupyter; `cargo lab` opens JupyterLab with it.");
-        return Ok(());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["--control_file", file] => server::run(Path::new(file), Start::new()?),
+        ["stock", ..] => evcxr_jupyter::main(),
+        _ => {
+            println!("thalweg-kernel is started by Jupyter; `cargo lab` opens JupyterLab with it.");
+            Ok(())
+        }
     }
-    let _private = start::prepare()?;
-    evcxr_jupyter::main()
 }

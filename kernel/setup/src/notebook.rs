@@ -210,12 +210,16 @@ pub struct Private {
     _lock: File,
 }
 
+/// Where the private folder of the kernel that is process `id` lies.
+pub fn private_dir(settings: &Settings, id: u32) -> PathBuf {
+    settings.store.join("kernels").join(id.to_string())
+}
+
 /// Makes the private folder of the kernel that is process `id`.
 pub fn private(settings: &Settings, id: u32) -> Result<Private> {
     let (template, _template_lock) = template(settings)?;
-    let kernels = settings.store.join("kernels");
-    remove_dead(&kernels)?;
-    let dir = kernels.join(id.to_string());
+    remove_dead(&settings.store.join("kernels"))?;
+    let dir = private_dir(settings, id);
     let lock = store::lock(&dir)?;
     store::remove(&dir)?;
     tree::copy(&template, &dir.join("work"), &|path| tree::of_notebook(path, true))?;

@@ -1,0 +1,231 @@
+//! Jupyter's five sockets. Each request is answered as soon as what it asks for is known: facts about the kernel at
+//! once, cells and questions about code by the one thread that has the notebook's state, in the order they came.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use jupyter_protocol::{ConnectionInfo, JupyterMessage, JupyterMessageContent as Content};
+use jupyter_zmq_client as zmq;
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use zeromq::{SocketRecv, SocketSend};
+
+use crate::completeness::{self, Completeness};
+use crate::history::History;
+use crate::interrupt::Interrupt;
+use crate::message;
+use crate::outputs::Outputs;
+use crate::session::{Input, Session, Task};
+use crate::start::Start;
+
+/// Everything that may still be on its way to a front end has left after this long.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// Serves the front ends that the connection file names until one of them asks for the end.
+pub(crate) fn run(connection: &Path, start: Start) -> Result<()> {
+    let text = fs::read_to_string(connection)
+        .with_context(|| format!("cannot read {}", connection.display()))?;
+    let connection: ConnectionInfo = serde_json::from_str(&text)
+        .with_context(|| format!("{} is no connection file", connection.display()))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(serve(&connection, start))
+}
+
+async fn serve(connection: &ConnectionInfo, start: Start) -> Result<()> {
+    let session = start.session_id.clone();
+    let iopub = zmq::create_kernel_iopub_connection(connection, &session).await?;
+    let shell = zmq::create_kernel_shell_connection(connection, &session).await?;
+    let control = zmq::create_kernel_control_connection(connection, &session).await?;
+    let stdin = zmq::create_kernel_stdin_connection(connection, &session).await?;
+    let heartbeat = zmq::create_kernel_heartbeat_connection(connection).await?;
+
+    let (iopub_sender, receiver) = unbounded_channel();
+    tokio::spawn(write(iopub, receiver));
+    let (stdin_sender, receiver) = unbounded_channel();
+    tokio::spawn(ask(stdin, receiver));
+    tokio::spawn(beat(heartbeat));
+
+    let outputs = Outputs::new(iopub_sender.clone());
+    let interrupt = Interrupt::new(start.interrupt.clone());
+    let (shell_sender, receiver) = unbounded_channel();
+    let (shell_writer, mut shell_reader) = shell.split();
+    tokio::spawn(write(shell_writer, receiver));
+    let (tasks, task_receiver) = std::sync::mpsc::channel();
+    let history = History::default();
+    let kernel = Arc::new(start);
+    let worker = Session::new(
+        Arc::clone(&kernel),
+        outputs.clone(),
+        interrupt.clone(),
+        iopub_sender.clone(),
+        shell_sender.clone(),
+        Input::new(stdin_sender),
+        history.clone(),
+    );
+    let _ = iopub_sender.send(message::status(None, "starting"));
+    std::thread::spawn(move || worker.work(&task_receiver));
+
+    let front = Front { iopub: iopub_sender, replies: shell_sender, interrupt, outputs, history };
+    let shell_front = front.clone();
+    tokio::spawn(async move {
+        loop {
+            let Some(request) = next(shell_reader.read().await).await else { continue };
+            match request.content {
+                Content::ExecuteRequest(_)
+                | Content::CompleteRequest(_)
+                | Content::InspectRequest(_) => {
+                    let _ = tasks.send(Task(request));
+                }
+                _ => shell_front.answer(&request),
+            }
+        }
+    });
+
+    let (control_writer, mut control_reader) = control.split();
+    let (replies, receiver) = unbounded_channel();
+    tokio::spawn(write(control_writer, receiver));
+    let control_front = Front { replies, ..front };
+    loop {
+        let Some(request) = next(control_reader.read().await).await else { continue };
+        control_front.answer(&request);
+        if matches!(request.content, Content::ShutdownRequest(_)) {
+            tokio::time::sleep(LAST_WORDS).await;
+            kernel.end();
+        }
+    }
+}
+
+/// The request, unless it could not be read: it is named in the log, and the kernel goes on.
+async fn next(read: zmq::Result<JupyterMessage>) -> Option<JupyterMessage> {
+    match read {
+        Ok(message) => Some(message),
+        Err(error) => {
+            eprintln!("thalweg-kernel: a message that cannot be read: {error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            None
+        }
+    }
+}
+
+/// Sends what the channel brings, in order.
+async fn write<S: SocketSend>(
+    mut socket: zmq::Connection<S>,
+    mut messages: UnboundedReceiver<JupyterMessage>,
+) {
+    while let Some(message) = messages.recv().await {
+        let kind = message.message_type().to_owned();
+        if let Err(error) = socket.send(message).await {
+            eprintln!("thalweg-kernel: a {kind} could not be sent: {error}");
+        }
+    }
+}
+
+/// Asks the front end for input and hands the answer back.
+async fn ask<S: SocketSend + SocketRecv>(
+    mut socket: zmq::Connection<S>,
+    mut questions: UnboundedReceiver<(JupyterMessage, std::sync::mpsc::Sender<String>)>,
+) {
+    while let Some((question, answer)) = questions.recv().await {
+        if socket.send(question).await.is_err() {
+            continue;
+        }
+        if let Ok(reply) = socket.read().await
+            && let Content::InputReply(reply) = reply.content
+        {
+            let _ = answer.send(reply.value);
+        }
+    }
+}
+
+async fn beat(mut heartbeat: zmq::KernelHeartbeatConnection) {
+    while let Ok(beat) = heartbeat.socket.recv().await {
+        if heartbeat.socket.send(beat).await.is_err() {
+            break;
+        }
+    }
+}
+
+/// Answers what needs no evcxr.
+#[derive(Clone)]
+struct Front {
+    iopub: UnboundedSender<JupyterMessage>,
+    replies: UnboundedSender<JupyterMessage>,
+    interrupt: Interrupt,
+    outputs: Outputs,
+    history: History,
+}
+
+impl Front {
+    fn answer(&self, request: &JupyterMessage) {
+        let _ = self.iopub.send(message::status(Some(request), "busy"));
+        if let Some((kind, content)) = self.reply(request) {
+            let _ = self.replies.send(message::of(Some(request), kind, content));
+        }
+        let _ = self.iopub.send(message::status(Some(request), "idle"));
+        // Front ends show the last state they were told: a cell that runs is still running.
+        if self.interrupt.executing() {
+            self.outputs.still_busy();
+        }
+    }
+
+    fn reply(&self, request: &JupyterMessage) -> Option<(&'static str, Value)> {
+        Some(match &request.content {
+            Content::KernelInfoRequest(_) => ("kernel_info_reply", kernel_info()),
+            Content::IsCompleteRequest(asked) => ("is_complete_reply", is_complete(&asked.code)),
+            Content::HistoryRequest(asked) => ("history_reply", self.history.reply(asked)),
+            Content::CommInfoRequest(_) => {
+                ("comm_info_reply", json!({ "status": "ok", "comms": {} }))
+            }
+            Content::CommOpen(comm) => {
+                // No target is known here: a comm that is opened is closed again, as the protocol asks.
+                let content = json!({ "comm_id": comm.comm_id, "data": {} });
+                let _ = self.iopub.send(message::public(Some(request), "comm_close", content));
+                return None;
+            }
+            Content::InterruptRequest(_) => {
+                self.interrupt.request(&self.outputs);
+                ("interrupt_reply", json!({ "status": "ok" }))
+            }
+            Content::ShutdownRequest(asked) => {
+                ("shutdown_reply", json!({ "status": "ok", "restart": asked.restart }))
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// <https://jupyter-client.readthedocs.io/en/latest/messaging.html#kernel-info>
+fn kernel_info() -> Value {
+    json!({
+        "status": "ok",
+        "protocol_version": "5.3",
+        "implementation": "thalweg-kernel",
+        "implementation_version": env!("CARGO_PKG_VERSION"),
+        "language_info": {
+            "name": "rust",
+            "version": env!("CARGO_PKG_RUST_VERSION"),
+            "mimetype": "text/x-rustsrc",
+            "file_extension": ".rs",
+            "pygments_lexer": "rust",
+            "codemirror_mode": "rust",
+        },
+        "banner": concat!("Rust (thalweg ", env!("CARGO_PKG_VERSION"), "): Llamas, opened"),
+        "help_links": [
+            { "text": "Rust's standard library", "url": "https://doc.rust-lang.org/stable/std/" },
+            { "text": "tch", "url": "https://docs.rs/tch" },
+        ],
+        "debugger": false,
+    })
+}
+
+fn is_complete(code: &str) -> Value {
+    match completeness::of(code) {
+        Completeness::Complete => json!({ "status": "complete" }),
+        Completeness::Incomplete(indent) => json!({ "status": "incomplete", "indent": indent }),
+        Completeness::Invalid => json!({ "status": "invalid" }),
+    }
+}

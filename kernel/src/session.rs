@@ -1,0 +1,164 @@
+//! The thread that has the notebook's state: it runs cells and answers questions about code, one after the other.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use jupyter_protocol::{ExecuteRequest, JupyterMessage, JupyterMessageContent as Content};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::engine::Engine;
+use crate::failure::Failure;
+use crate::help;
+use crate::history::History;
+use crate::interrupt::Interrupt;
+use crate::message;
+use crate::outputs::Outputs;
+use crate::start::Start;
+
+/// A request that needs the notebook's state.
+pub(crate) struct Task(pub(crate) JupyterMessage);
+
+/// The way to ask the reader for a line.
+pub(crate) struct Input(UnboundedSender<(JupyterMessage, Sender<String>)>);
+
+impl Input {
+    pub(crate) fn new(sender: UnboundedSender<(JupyterMessage, Sender<String>)>) -> Input {
+        Input(sender)
+    }
+
+    /// Asks; the answer is empty where the front end does not allow it or goes away.
+    fn ask(&self, cell: &JupyterMessage, allowed: bool, prompt: &str, password: bool) -> String {
+        if !allowed {
+            return String::new();
+        }
+        let content = json!({ "prompt": prompt, "password": password });
+        let (sender, receiver) = channel();
+        let _ = self.0.send((message::of(Some(cell), "input_request", content), sender));
+        receiver.recv().unwrap_or_default()
+    }
+}
+
+/// The notebook's thread.
+pub(crate) struct Session {
+    start: Arc<Start>,
+    outputs: Outputs,
+    interrupt: Interrupt,
+    iopub: UnboundedSender<JupyterMessage>,
+    replies: UnboundedSender<JupyterMessage>,
+    input: Input,
+    history: History,
+    count: u32,
+    waiting: VecDeque<Task>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        start: Arc<Start>,
+        outputs: Outputs,
+        interrupt: Interrupt,
+        iopub: UnboundedSender<JupyterMessage>,
+        replies: UnboundedSender<JupyterMessage>,
+        input: Input,
+        history: History,
+    ) -> Session {
+        let (count, waiting) = (0, VecDeque::new());
+        Session { start, outputs, interrupt, iopub, replies, input, history, count, waiting }
+    }
+
+    /// Warms up, then serves requests until there are no more.
+    pub(crate) fn work(mut self, tasks: &Receiver<Task>) {
+        let mut engine = self.start.engine(self.outputs.clone(), self.interrupt.clone());
+        if let Err(error) = &engine {
+            eprintln!("thalweg-kernel: {error:#}");
+        }
+        let _ = self.iopub.send(message::status(None, "idle"));
+        while let Some(Task(request)) = self.next(tasks) {
+            let _ = self.iopub.send(message::status(Some(&request), "busy"));
+            let (kind, content) = match &request.content {
+                Content::ExecuteRequest(cell) => {
+                    ("execute_reply", self.execute(&mut engine, &request, cell, tasks))
+                }
+                Content::CompleteRequest(asked) => {
+                    let (code, at) = (&asked.code, asked.cursor_pos);
+                    ("complete_reply", help::complete(engine.as_mut().ok(), code, at))
+                }
+                Content::InspectRequest(asked) => {
+                    let (code, at) = (&asked.code, asked.cursor_pos);
+                    ("inspect_reply", help::inspect(engine.as_mut().ok(), code, at))
+                }
+                _ => continue,
+            };
+            let _ = self.replies.send(message::of(Some(&request), kind, content));
+            let _ = self.iopub.send(message::status(Some(&request), "idle"));
+        }
+    }
+
+    fn next(&mut self, tasks: &Receiver<Task>) -> Option<Task> {
+        self.waiting.pop_front().or_else(|| tasks.recv().ok())
+    }
+
+    fn execute(
+        &mut self,
+        engine: &mut anyhow::Result<Engine>,
+        request: &JupyterMessage,
+        cell: &ExecuteRequest,
+        tasks: &Receiver<Task>,
+    ) -> Value {
+        let counts = cell.store_history && !cell.silent;
+        self.count += u32::from(counts);
+        let count = self.count;
+        if counts {
+            self.history.add(count, &cell.code);
+        }
+        if !cell.silent {
+            let content = json!({ "code": cell.code, "execution_count": count });
+            let _ = self.iopub.send(message::public(Some(request), "execute_input", content));
+        }
+        self.outputs.begin(request, count, cell.silent);
+        let ask =
+            |prompt: &str, password| self.input.ask(request, cell.allow_stdin, prompt, password);
+        let ran = match engine {
+            Ok(engine) => engine.run(&cell.code, count, &ask),
+            Err(error) => {
+                Err(Failure::new("NotStarted", format!("the kernel did not start: {error:#}")))
+            }
+        };
+        match ran {
+            Ok(shown) => {
+                if !shown.is_empty() {
+                    self.outputs.result(&shown);
+                }
+                // Expressions of a front end's own are not evaluated: a Rust expression may take a minute to compile.
+                json!({ "status": "ok", "execution_count": count, "payload": [], "user_expressions": {} })
+            }
+            Err(failure) => {
+                if !cell.silent {
+                    let _ = self.iopub.send(message::error(request, &failure));
+                }
+                if cell.stop_on_error {
+                    self.abort(tasks);
+                }
+                let Failure { name, value, traceback } = failure;
+                json!({ "status": "error", "execution_count": count, "ename": name, "evalue": value,
+                        "traceback": traceback, "payload": [], "user_expressions": {} })
+            }
+        }
+    }
+
+    /// Answers the cells that wait with `aborted`: what they build on did not happen.
+    fn abort(&mut self, tasks: &Receiver<Task>) {
+        self.waiting.extend(tasks.try_iter());
+        for Task(request) in std::mem::take(&mut self.waiting) {
+            if !matches!(request.content, Content::ExecuteRequest(_)) {
+                self.waiting.push_back(Task(request));
+                continue;
+            }
+            let content = json!({ "status": "aborted", "execution_count": self.count });
+            let _ = self.iopub.send(message::status(Some(&request), "busy"));
+            let _ = self.replies.send(message::of(Some(&request), "execute_reply", content));
+            let _ = self.iopub.send(message::status(Some(&request), "idle"));
+        }
+    }
+}
