@@ -23,6 +23,6 @@ pub use crate::interrupt::check_interrupt;
 pub use crate::model::{Generated, Model, Run, Sampling, Sweep, SweepOptions, W};
 pub use crate::prompts::Prompts;
 pub use crate::record::Record;
-pub use crate::show::{Bar, Html, Markdown, Show, Shown, clear_output, display, progress};
+pub use crate::show::{Bar, Html, Markdown, Shown, clear_output, display, progress};
 pub use crate::text::Tokens;
 pub use tch::{Device, Kind, Tensor};

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use serde_json::Value;
 use thalweg::ndarray::{Array2, array};
 use thalweg::prelude::*;
-use thalweg::{Content, anyhow};
+use thalweg::{Content, Show, anyhow};
 
 use crate::support::change::tokens;
 use crate::support::child::{case, child, written};

@@ -41,7 +41,20 @@ impl Content {
     }
 }
 
-/// What can be shown: with [`display`](crate::display), or as the value of a cell.
+/// What can be shown with [`display`](crate::display). A type of your own needs this one method:
+///
+/// ```
+/// use thalweg::{Content, Show, display};
+/// struct Share(f64);
+/// impl Show for Share {
+///     fn content(&self) -> Content {
+///         let text = format!("{:.0} %", 100.0 * self.0);
+///         Content::text(&text).with("text/html", format!("<meter value={}></meter> {text}", self.0))
+///     }
+/// }
+/// display(&Share(0.25));
+/// assert_eq!(Share(0.25).content().get("text/plain"), Some("25 %"));
+/// ```
 pub trait Show {
     /// The value in each format it has.
     fn content(&self) -> Content;
