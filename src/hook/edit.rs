@@ -43,6 +43,28 @@ impl Setting<'_> {
     }
 }
 
+/// Some rows of an activation that many plans share.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Rows {
+    /// Of `[Batch, ..]`: the first row and how many.
+    SideBySide(i64, i64),
+    /// Of rows in a line, `[1, N, ..]`: the first position, how many rows, and the columns of each.
+    InLine(i64, i64, i64),
+}
+
+impl Rows {
+    /// A view of them, `[rows, columns, ..]`.
+    fn of(self, x: &Tensor) -> Tensor {
+        match self {
+            Rows::SideBySide(first, n) => x.narrow(0, first, n),
+            Rows::InLine(first, n, columns) => {
+                let shape = [&[n, columns], &x.size()[2..]].concat();
+                x.narrow(1, first, n * columns).view(&shape[..])
+            }
+        }
+    }
+}
+
 /// An intervention at one site of one run.
 pub(crate) struct Edit {
     pub(crate) site: Site,
@@ -52,8 +74,8 @@ pub(crate) struct Edit {
     pub(crate) mask: Option<Tensor>,
     /// For strengths relative to norms: which entries count, `[Batch, Pos]`.
     counted: Option<Tensor>,
-    /// First row and number of rows it acts on, one plan's part of a sweep's batch; absent: all.
-    pub(crate) rows: Option<(i64, i64)>,
+    /// One plan's part of a sweep's batch; absent: all.
+    pub(crate) rows: Option<Rows>,
 }
 
 impl Edit {
@@ -112,8 +134,8 @@ impl Edit {
     /// The activation after the intervention. Of one that acts on some rows only, `x` must be
     /// memory that nobody else reads: those rows are changed in place.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let Some((first, n)) = self.rows else { return self.change(x) };
-        let mut own = x.narrow(0, first, n);
+        let Some(rows) = self.rows else { return self.change(x) };
+        let mut own = rows.of(x);
         let changed = self.change(&own)?;
         own.copy_(&changed);
         Ok(x.shallow_clone())
@@ -214,7 +236,7 @@ impl Edit {
     }
 
     /// The same for a pass over the last `n` of `width` columns, and over some rows of its batch.
-    pub(crate) fn narrowed(&self, n: i64, width: i64, rows: Option<(i64, i64)>) -> Self {
+    pub(crate) fn narrowed(&self, n: i64, width: i64, rows: Option<Rows>) -> Self {
         let last = |x: &Tensor| match along(self.site.axes()) {
             Some(at) if x.size()[at as usize] == width && width > 1 => x.narrow(at, width - n, n),
             _ => x.shallow_clone(),

@@ -8,6 +8,7 @@
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
 
+use super::line::Line;
 use super::rope::Rotation;
 use super::weights::{Block, Linear, Weights, product};
 use crate::config::Config;
@@ -17,7 +18,8 @@ use crate::hook::tap::Tap;
 use crate::text::Tokens;
 
 /// One pass: the weights, and what all blocks share. It may be over the last positions only, in
-/// front of which lie the keys and values of an earlier pass.
+/// front of which lie the keys and values of an earlier pass; and where these begin may differ from
+/// row to row.
 #[derive(Debug)]
 pub(crate) struct Pass<'a> {
     config: &'a Config,
@@ -27,8 +29,11 @@ pub(crate) struct Pass<'a> {
     /// True at tokens, false at padding, `[b, n]`, `n` keys; absent where nothing is padded.
     real: Option<Tensor>,
     /// Rotated keys, and values, of the positions before the pass in the block that is next,
-    /// each `[b, n - p, g, d]`.
+    /// each `[b, n - p, g, d]`; with a line, of all positions of its prompts.
     past: Option<[Tensor; 2]>,
+    /// Rows of unequal lengths: `b` is 1 and `p` all their positions but in attention, and once only
+    /// those asked for are left.
+    line: Option<Line>,
     /// How many positions, the last ones, matter once the last block has its keys and values.
     asked: Option<i64>,
     kind: Kind,
@@ -44,18 +49,31 @@ impl<'a> Pass<'a> {
         let (kind, device) = (weights.embed.kind(), weights.embed.device());
         let real = tokens.is_padded().then(|| tokens.mask(device));
         let rotation = Rotation::new(config, tokens, kind, device);
-        Pass { config, weights, rotation, attention, real, past: None, asked: None, kind }
+        Pass {
+            config,
+            weights,
+            rotation,
+            attention,
+            real,
+            past: None,
+            line: None,
+            asked: None,
+            kind,
+        }
     }
 
-    /// The same pass from position `from` on, for one block: `past` holds the keys and values before
-    /// it there. Its rows are those listed in `rows` (absent: as they are).
-    pub(crate) fn after(&self, past: [Tensor; 2], rows: Option<&Tensor>) -> Self {
-        let real = self.real.as_ref().map(|real| match rows {
-            Some(rows) => real.index_select(0, rows),
-            None => real.shallow_clone(),
-        });
-        let rotation = self.rotation.after(past[0].size()[1], rows);
-        Pass { rotation, real, past: Some(past), ..*self }
+    /// The same pass over the positions after `past`, the keys and values before it in one block.
+    pub(crate) fn after(&self, past: [Tensor; 2]) -> Self {
+        let rotation = self.rotation.after(past[0].size()[1]);
+        let real = self.real.as_ref().map(Tensor::shallow_clone);
+        Pass { rotation, real, past: Some(past), line: None, ..*self }
+    }
+
+    /// The same pass over a line of the prompts' last positions, for one block: `past` holds the
+    /// prompts' own keys and values there (absent: no row needs any).
+    pub(crate) fn along(&self, line: Line, past: Option<[Tensor; 2]>) -> Self {
+        let real = self.real.as_ref().map(|real| real.index_select(0, &line.prompts));
+        Pass { rotation: self.rotation.along(&line), real, past, line: Some(line), ..*self }
     }
 
     /// Only the last `n` positions matter in the end.
@@ -111,11 +129,15 @@ impl<'a> Pass<'a> {
         let v = tap.at(l, V, v)?; // [b, p, g, d]
         let q = tap.at(l, RotQ, self.rotation.turn(&q))?;
         let k = tap.at(l, RotK, self.rotation.turn(&k))?;
-        let q = self.asked(l, &q);
+        let q = if self.is_end(l) { self.asked(l, &q) } else { self.side_by_side(&q) };
         let [k, v] = self.with_past(k, v); // [b, n, g, d]: keys and values, earlier ones in front
         let z = match self.attention {
             Attention::Eager => self.mix(l, &q, &k, &v, tap)?,
             Attention::Fused => self.mix_fused(&q, &k, &v, tap),
+        };
+        let z = match &self.line {
+            Some(line) if !self.is_end(l) => line.in_line(&z),
+            _ => z,
         };
         let z = tap.at(l, Z, z)?; // [b, p, h, d]
         let out = w.o.apply(&z.flatten(2, 3)); // [b, p, m]
@@ -186,21 +208,38 @@ impl<'a> Pass<'a> {
 
     /// Keys and values with those of earlier positions in front.
     fn with_past(&self, k: Tensor, v: Tensor) -> [Tensor; 2] {
-        match &self.past {
-            Some([keys, values]) if keys.size()[1] > 0 => {
-                let join = |old: &Tensor, new| Tensor::cat(&[&old.to_device(k.device()), new], 1);
-                [join(keys, &k), join(values, &v)]
-            }
-            _ => [k, v],
+        let Some([keys, values]) = &self.past else {
+            return [self.side_by_side(&k), self.side_by_side(&v)];
+        };
+        let join = |old: &Tensor, new: &Tensor| match &self.line {
+            Some(line) => line.after(old, new),
+            None => Tensor::cat(&[&old.to_device(new.device()), new], 1),
+        };
+        [join(keys, &k), join(values, &v)]
+    }
+
+    /// `x [b, p, ..]` with rows of unequal lengths side by side.
+    fn side_by_side(&self, x: &Tensor) -> Tensor {
+        match &self.line {
+            Some(line) => line.side_by_side(x),
+            None => x.shallow_clone(),
         }
     }
 
-    /// `x [b, p, ..]` at the positions that still matter in block `l`.
+    /// `x [b, p, ..]` at the positions that still matter in block `l`, there side by side.
     fn asked(&self, l: usize, x: &Tensor) -> Tensor {
-        match self.asked {
-            Some(n) if l + 1 == self.config.n_layers => x.narrow(1, x.size()[1] - n, n),
-            _ => x.shallow_clone(),
+        match self.asked.filter(|_| self.is_end(l)) {
+            Some(n) => {
+                let x = self.side_by_side(x);
+                x.narrow(1, x.size()[1] - n, n)
+            }
+            None => x.shallow_clone(),
         }
+    }
+
+    /// Whether after the keys and values of block `l` only some positions matter.
+    fn is_end(&self, l: usize) -> bool {
+        self.asked.is_some() && l + 1 == self.config.n_layers
     }
 
     /// What the MLP writes: `[b, p, m]` -> `[b, p, m]`.

@@ -225,7 +225,7 @@ impl<'a> Writer<'a> {
             x = match self.past.get(layer).filter(|_| n < width) {
                 Some([k, v]) => {
                     let past = [k.shallow_clone(), v.shallow_clone()];
-                    pass.after(past, None).block(layer, block, x, &mut tap)?
+                    pass.after(past).block(layer, block, x, &mut tap)?
                 }
                 None => pass.block(layer, block, x, &mut tap)?,
             };

@@ -5,6 +5,7 @@ mod encode;
 mod facts;
 pub(crate) mod forward;
 mod generate;
+mod line;
 mod reading;
 mod rope;
 mod run;

@@ -6,6 +6,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::line::Line;
 use crate::config::{Config, RopeScaling};
 use crate::text::Tokens;
 
@@ -34,16 +35,18 @@ impl Rotation {
         Rotation { cos: table(angles.cos()), sin: table(angles.sin()) }
     }
 
-    /// For positions from `from` on, in these rows (absent: as they are).
-    pub(crate) fn after(&self, from: i64, rows: Option<&Tensor>) -> Self {
-        let pick = |table: &Tensor| {
-            let table = table.narrow(1, from, table.size()[1] - from);
-            match rows {
-                Some(rows) if table.size()[0] > 1 => table.index_select(0, rows),
-                _ => table,
-            }
-        };
-        Rotation { cos: pick(&self.cos), sin: pick(&self.sin) }
+    /// For positions from `from` on.
+    pub(crate) fn after(&self, from: i64) -> Self {
+        self.map(|table| table.narrow(1, from, table.size()[1] - from))
+    }
+
+    /// For the positions of a line.
+    pub(crate) fn along(&self, line: &Line) -> Self {
+        self.map(|table| line.of_prompts(table))
+    }
+
+    fn map(&self, part: impl Fn(&Tensor) -> Tensor) -> Self {
+        Rotation { cos: part(&self.cos), sin: part(&self.sin) }
     }
 
     /// Turns `x [Batch, Pos, heads, DHead]`.

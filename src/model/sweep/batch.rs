@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use super::cells::{Batch, Cell, first_column, looked_at};
 use super::{Asked, numbers};
 use crate::hook::cache::Cache;
-use crate::hook::edit::Edit;
+use crate::hook::edit::{Edit, Rows};
 use crate::hook::metric::Metric;
 use crate::hook::plan::{Attention, Plan};
 use crate::hook::program::Program;
@@ -16,6 +16,7 @@ use crate::hook::site::{Point, Site};
 use crate::hook::tap::Tap;
 use crate::model::Model;
 use crate::model::forward::Pass;
+use crate::model::line::Line;
 use crate::text::Tokens;
 
 /// The unedited run, from which every plan starts.
@@ -87,6 +88,45 @@ fn kept(cells: &[Cell], n_layers: usize) -> Plan {
         }
     }
     plan
+}
+
+/// The rows of a batch: the unedited one first, then each plan's, a prompt each.
+struct Layout {
+    /// Prompt and first column of each.
+    rows: Vec<(i64, i64)>,
+    /// Rows of one plan.
+    each: i64,
+    /// First position of each plan in the line of all rows; at the end their number.
+    positions: Vec<i64>,
+}
+
+impl Layout {
+    fn new(batch: &Batch, each: i64, width: i64) -> Self {
+        let mut rows = vec![(0, batch.column)];
+        let mut positions = vec![width - batch.column];
+        for cell in &batch.cells {
+            rows.extend((0..each).map(|prompt| (prompt, cell.column)));
+            positions.push(positions[positions.len() - 1] + each * (width - cell.column));
+        }
+        Layout { rows, each, positions }
+    }
+
+    /// The first row of a plan, by its place in the batch.
+    fn row(&self, place: usize) -> i64 {
+        1 + place as i64 * self.each
+    }
+
+    fn position(&self, place: usize) -> i64 {
+        self.positions[place]
+    }
+}
+
+/// Rows that go on, with those that join them.
+fn joined_to(x: Option<Tensor>, new: Tensor, axis: i64) -> Tensor {
+    match x {
+        Some(x) => Tensor::cat(&[x.to_device(new.device()), new], axis),
+        None => new,
+    }
 }
 
 impl<'a> Base<'a> {
@@ -190,71 +230,71 @@ impl<'a> Base<'a> {
 
     /// The metric under each plan of the batch.
     pub(super) fn run(&self, batch: Batch) -> Result<Vec<(usize, Vec<f64>)>> {
-        let Batch { cells, column, asked } = batch;
-        let (rows, layers) = (self.rows(), self.n_layers());
-        let row_of = |place: usize| 1 + place as i64 * rows; // the unedited row comes first
-        let program = self.program(&cells, column, asked, row_of);
+        let rows = self.rows();
+        let layout = Layout::new(&batch, rows, self.width());
+        let Batch { cells, asked, .. } = batch;
+        let device = self.model.device();
+        let program = self.program(&cells, asked, &layout);
         let mut tap = Tap::new(&program, self.tokens);
-        // Which prompt each row is: the unedited row is the first prompt.
-        let prompts: Vec<i64> =
-            std::iter::once(0).chain((0..cells.len()).flat_map(|_| 0..rows)).collect();
-        let prompts = Tensor::from_slice(&prompts).to_device(self.model.device());
-        let mut x: Option<Tensor> = None;
-        let mut joined = 0;
-        for layer in cells[0].layer..=layers {
-            let before = joined;
-            joined += cells[before..].iter().take_while(|cell| cell.layer == layer).count();
-            if joined > before {
-                let from = if x.is_some() { row_of(before) } else { 0 };
-                let new = prompts.narrow(0, from, row_of(joined) - from);
-                let stream = self.stream(layer, column, asked)?;
-                let new = stream.index_select(0, &new.to_device(stream.device()));
-                x = Some(match x.take() {
-                    Some(x) => Tensor::cat(&[x.to_device(new.device()), new], 0),
-                    None => new,
-                });
-                tap.set_rows(&prompts.narrow(0, 0, row_of(joined)));
+        let line = Line::new(&layout.rows, self.width(), device);
+        let (mut x, mut joined) = (None, 0);
+        for (layer, block) in self.model.weights.blocks.iter().enumerate().skip(cells[0].layer) {
+            let new = cells[joined..].iter().take_while(|cell| cell.layer == layer).count();
+            let before = if joined == 0 { 0 } else { layout.position(joined) };
+            joined += new;
+            let here = line.begin(layout.row(joined), layout.position(joined));
+            if new > 0 {
+                let stream = self.cache.get(Point::ResidPre.at(layer))?;
+                let new =
+                    here.of_prompts(&stream).narrow(1, before, layout.position(joined) - before);
+                x = Some(joined_to(x, new, 1));
+                tap.set_rows(&here.prompts);
             }
             let Some(stream) = x.take() else { continue };
-            if layer == layers {
-                x = Some(stream);
-                break;
-            }
             let stream = if layer == 0 { tap.site(Site::Embed, stream)? } else { stream };
-            let here = prompts.narrow(0, 0, row_of(joined));
-            let pass = self.pass.after(self.past(layer, column, &here)?, Some(&here));
-            let pass = pass.asking(asked);
-            let next = pass.block(layer, &self.model.weights.blocks[layer], stream, &mut tap)?;
-            x = Some(next);
+            let pass = self.pass.along(here, self.past(layer)?).asking(asked);
+            x = Some(pass.block(layer, block, stream, &mut tap)?);
+        }
+        let before = if joined == 0 { 0 } else { layout.row(joined) };
+        if joined < cells.len() {
+            let new = line.prompts.narrow(0, before, line.prompts.size()[0] - before);
+            let stream =
+                self.kept(Point::ResidPost.at(self.n_layers() - 1), self.width() - asked, asked)?;
+            x = Some(joined_to(x, stream.index_select(0, &new.to_device(stream.device())), 0));
+            tap.set_rows(&line.prompts);
         }
         let Some(x) = x else { return Ok(Vec::new()) };
-        let logits = self.logits(&x, &prompts, &program, &mut tap)?;
+        let logits = self.logits(&x, &line.prompts, &program, &mut tap)?;
         tap.finish()?;
-        self.check_unedited(&logits, column)?;
+        self.check_unedited(&logits, layout.rows[0].1)?;
         let each = cells.iter().enumerate().map(|(place, cell)| {
-            let own = logits.narrow(0, row_of(place), rows);
-            Ok((cell.index, numbers(&self.measure(&own, column)?)?))
+            let own = logits.narrow(0, layout.row(place), rows);
+            Ok((cell.index, numbers(&self.measure(&own, cell.column)?)?))
         });
         each.collect()
     }
 
     /// The plans' edits, each on its own rows and on the columns that are computed at its site.
-    fn program(
-        &self,
-        cells: &[Cell],
-        column: i64,
-        asked: i64,
-        row_of: impl Fn(usize) -> i64,
-    ) -> Program {
+    fn program(&self, cells: &[Cell], asked: i64, layout: &Layout) -> Program {
         let (width, layers) = (self.width(), self.n_layers());
+        let longest = width - layout.rows[0].1;
         let narrowed = |edit: &Edit, place: usize| {
-            let late = match edit.site {
-                Site::Embed => false,
-                Site::Block(layer, point) => layer + 1 == layers && point > Point::RotK,
-                _ => true,
+            let (late, pairs) = match edit.site {
+                Site::Embed => (false, false),
+                Site::Block(layer, point) => (
+                    layer + 1 == layers && point > Point::RotK,
+                    matches!(point, Point::Scores | Point::Pattern),
+                ),
+                _ => (true, false),
             };
-            let n = if late { asked } else { width - column };
-            edit.narrowed(n, width, Some((row_of(place), self.rows())))
+            let side_by_side = Rows::SideBySide(layout.row(place), self.rows());
+            let columns = width - cells[place].column;
+            let (n, rows) = match (late, pairs) {
+                (true, _) => (asked, side_by_side),
+                (false, true) => (longest, side_by_side),
+                _ => (columns, Rows::InLine(layout.position(place), self.rows(), columns)),
+            };
+            edit.narrowed(n, width, Some(rows))
         };
         let each = cells.iter().enumerate();
         let edits = each.flat_map(|(place, cell)| {
@@ -264,32 +304,13 @@ impl<'a> Base<'a> {
         Program::of_edits(edits, layers, self.attention, self.model.device())
     }
 
-    /// The unedited stream entering a layer, from `column` on.
-    fn stream(&self, layer: usize, column: i64, asked: i64) -> Result<Tensor> {
-        let site = match layer {
-            layer if layer == self.n_layers() => Point::ResidPost.at(layer - 1),
-            layer => Point::ResidPre.at(layer),
-        };
-        let n = match layer {
-            layer if layer == self.n_layers() => asked,
-            _ => self.width() - column,
-        };
-        self.kept(site, self.width() - n, n)
-    }
-
-    /// The unedited keys and values before `column`, for rows that are these prompts.
-    fn past(&self, layer: usize, column: i64, prompts: &Tensor) -> Result<[Tensor; 2]> {
-        let config = self.model.config();
-        if column == 0 {
-            let shape = [0, 0, config.n_kv_heads as i64, config.d_head as i64];
-            let none = || Tensor::empty(shape, (self.model.kind(), self.model.device()));
-            return Ok([none(), none()]);
+    /// The prompts' own keys and values, where some plan begins after the first column.
+    fn past(&self, layer: usize) -> Result<Option<[Tensor; 2]>> {
+        let [k, v] = [Point::RotK.at(layer), Point::V.at(layer)];
+        if !self.cache.contains(k) {
+            return Ok(None);
         }
-        let part = |point: Point| -> Result<Tensor> {
-            let kept = self.kept(point.at(layer), 0, column)?;
-            Ok(kept.index_select(0, &prompts.to_device(kept.device())))
-        };
-        Ok([part(Point::RotK)?, part(Point::V)?])
+        Ok(Some([self.cache.get(k)?, self.cache.get(v)?]))
     }
 
     fn kept(&self, site: Site, from: i64, n: i64) -> Result<Tensor> {
@@ -332,8 +353,9 @@ impl<'a> Base<'a> {
                 self.metric.of_row(&self.logits.squeeze_dim(1).where_self(&before, &logits))
             }
             Asked::From(_) => {
-                let known = self.width() - logits.size()[1];
-                let whole = Tensor::cat(&[&self.logits.narrow(1, 0, known), logits], 1);
+                let n = logits.size()[1].min(self.width() - column);
+                let (known, logits) = (self.width() - n, logits.narrow(1, logits.size()[1] - n, n));
+                let whole = Tensor::cat(&[self.logits.narrow(1, 0, known), logits], 1);
                 self.metric.of(&whole, self.tokens)
             }
         }

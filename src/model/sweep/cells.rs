@@ -84,64 +84,72 @@ pub(super) fn looked_at(edit: &Edit) -> bool {
     computed && edit.has_columns()
 }
 
-/// Plans that run side by side, from one column on.
+/// Plans that run side by side.
 #[derive(Debug)]
 pub(super) struct Batch {
     /// In the order of their layers.
     pub(super) cells: Vec<Cell>,
+    /// The first of their columns.
     pub(super) column: i64,
     /// How many positions go on to the logits.
     pub(super) asked: i64,
 }
 
-/// What a pass through a block costs beside its rows' own work, counted in rows of one position:
-/// the weights come from memory whatever is done with them.
-const PASS: i64 = 24;
+/// What a pass through a block costs beside its rows' own work, counted in columns that a row's
+/// attention looks from in vain: the weights come from memory whatever is done with them.
+const PASS: i64 = 200;
 
 /// Rows of one position that make a product efficient; more in a batch gain nothing.
 const ENOUGH: i64 = 2048;
 
-/// Plans with neighbouring first columns go together where a pass saved is worth the positions
-/// computed in vain; then each group is cut, by layer, to what fits.
+/// Plans with neighbouring first columns go together where a pass saved is worth the attention
+/// computed in vain, which sees all rows from the first of these columns on; then each group is cut,
+/// by layer, to what fits.
 pub(super) fn batches(mut cells: Vec<Cell>, base: &Base) -> Vec<Batch> {
     let layers = base.n_layers() as i64;
     cells.sort_by_key(|cell| (cell.whole, std::cmp::Reverse(cell.column), cell.layer));
-    let mut groups: Vec<Batch> = Vec::new();
-    let mut work = 0; // of one more column of the last group, in rows times blocks
+    let mut groups: Vec<Vec<Cell>> = Vec::new();
+    let (mut work, mut column) = (0, 0); // of one more column of the last group, in rows times blocks
     for cell in cells {
         let blocks = layers - cell.layer as i64;
-        if let Some(group) = groups.last_mut() {
-            let in_vain = work * (group.column - cell.column);
-            let alike = group.cells[0].whole == cell.whole;
-            if alike && in_vain <= PASS * blocks {
-                group.column = cell.column;
-                group.cells.push(cell);
-                work += blocks * base.rows();
-                continue;
+        let added = blocks * base.rows();
+        let in_vain = work * (column - cell.column);
+        column = cell.column;
+        match groups.last_mut() {
+            Some(group) if group[0].whole == cell.whole && in_vain <= PASS * blocks => {
+                work += added;
+                group.push(cell);
+            }
+            _ => {
+                work = added;
+                groups.push(vec![cell]);
             }
         }
-        work = blocks * base.rows();
-        groups.push(Batch { column: cell.column, cells: vec![cell], asked: 0 });
     }
     groups.into_iter().flat_map(|group| cut(group, base)).collect()
 }
 
 /// Parts of a group of about equal size that each fit the memory.
-fn cut(mut group: Batch, base: &Base) -> Vec<Batch> {
-    group.cells.sort_by_key(|cell| cell.layer);
-    let span = base.width() - group.column;
-    let asked = if group.cells[0].whole { span } else { base.asked_from(group.column) };
-    let enough = (ENOUGH / (span * base.rows())).max(1) as usize;
-    let most = base.fitting(group.column, asked).min(enough).max(1);
-    let parts = group.cells.len().div_ceil(most);
-    let size = group.cells.len().div_ceil(parts);
-    let mut rest = group.cells.into_iter();
+fn cut(mut group: Vec<Cell>, base: &Base) -> Vec<Batch> {
+    group.sort_by_key(|cell| cell.layer);
+    let positions = |cells: &[Cell]| -> i64 {
+        cells.iter().map(|cell| (base.width() - cell.column) * base.rows()).sum()
+    };
+    let whole = group[0].whole;
+    let first = |cells: &[Cell]| cells.iter().map(|cell| cell.column).min().unwrap_or(0);
+    let asked = |column| if whole { base.width() - column } else { base.asked_from(column) };
+    let column = first(&group);
+    let most = base.fitting(column, asked(column)).max(1);
+    let parts = group.len().div_ceil(most).max((positions(&group) / ENOUGH) as usize);
+    let size = group.len().div_ceil(parts.max(1));
+    let mut rest = group.into_iter();
     let mut cut = Vec::new();
     loop {
         let cells: Vec<Cell> = rest.by_ref().take(size).collect();
         if cells.is_empty() {
             return cut;
         }
-        cut.push(Batch { cells, column: group.column, asked });
+        let column = first(&cells);
+        cut.push(Batch { cells, column, asked: asked(column) });
     }
 }
