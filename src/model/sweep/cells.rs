@@ -97,7 +97,7 @@ pub(super) struct Batch {
 
 /// What a pass through a block costs beside its rows' own work, counted in columns that a row's
 /// attention looks from in vain: the weights come from memory whatever is done with them.
-const PASS: i64 = 200;
+const PASS: i64 = 100;
 
 /// Rows of one position that make a product efficient; more in a batch gain nothing.
 const ENOUGH: i64 = 2048;
