@@ -6,14 +6,16 @@
 //! begin alike is a good part of a grid of patches:
 //!
 //! - the pass restarts there, from the unedited stream and from the unedited keys and values;
-//! - plans run side by side as rows of one batch, each joining it at its own layer ([`cells`] says
-//!   which plans go together);
+//! - plans run as rows of one batch, each joining it at its own layer and beginning at its own
+//!   position: the rows lie in one line for all that is done position by position, and side by side
+//!   for attention ([`cells`] says which plans go together);
 //! - after the last block's keys and values only the positions that the metric looks at go on.
 //!
 //! Every batch carries an unedited row along, and one that strays from the unedited run is an error.
 
 mod batch;
 mod cells;
+mod layout;
 mod progress;
 
 use std::fmt;
