@@ -9,6 +9,7 @@
 //! Set-up writes a kernelspec whose `THALWEG_KERNEL_SETTINGS` names a file of settings; [`start`] makes of it a
 //! private build folder and the environment.
 
+mod cargo;
 mod child;
 mod completeness;
 mod engine;
@@ -30,6 +31,9 @@ use anyhow::Result;
 use crate::start::Start;
 
 fn main() -> Result<()> {
+    if let Some(role) = cargo::role() {
+        cargo::run(role);
+    }
     start::end_with_parent();
     if std::env::var_os("EVCXR_IS_RUNTIME").is_some() {
         return child::run();

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use thalweg_setup::notebook::{self, Private, Settings};
 use thalweg_setup::store::Key;
 
+use crate::cargo;
 use crate::child;
 use crate::engine::Engine;
 use crate::interrupt::Interrupt;
@@ -64,6 +65,7 @@ impl Start {
         }
         let private = notebook::private(&self.settings, std::process::id())?;
         *self.private.lock().unwrap_or_else(PoisonError::into_inner) = Some(private);
+        cargo::install(&self.dir)?;
         self.compile_side()?;
         outputs.listen(&self.socket)?;
         let config = self.dir.join("config");
@@ -89,7 +91,9 @@ impl Start {
         let settings = &self.settings;
         set("EVCXR_TMPDIR", self.dir.join("work"));
         set("EVCXR_CONFIG_DIR", self.dir.join("config"));
-        set("PATH", notebook::path_for(&settings.sysroot));
+        for (name, value) in cargo::environment(settings, &self.dir) {
+            set(name, value);
+        }
         set("LIBTORCH", &settings.libtorch);
         set("LD_LIBRARY_PATH", library_path(settings));
         set("CARGO_HOME", &settings.cargo_home);
