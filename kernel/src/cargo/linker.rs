@@ -20,7 +20,7 @@ use super::{Tools, become_program};
 pub(super) fn link(tools: &Tools, arguments: &[OsString]) -> Result<i32> {
     if let Some(order) = Order::read(arguments)
         && let Some(shared) = shared(tools, &order)
-        && quiet(&order.cell(&shared))
+        && (quiet(&order.cell(&shared, false)) || quiet(&order.cell(&shared, true)))
     {
         return Ok(0);
     }
@@ -102,8 +102,9 @@ impl Order {
     }
 
     /// The order for the cell: the shared library in place of the others. Everything must be found, and C libraries
-    /// that would come into the cell a second time are left out.
-    fn cell(&self, shared: &Path) -> Vec<String> {
+    /// that would come into the cell a second time are left out. What the shared library itself needs can be left
+    /// out too, as few cells use it but through that: libtorch's table of symbols takes longer to read than all else.
+    fn cell(&self, shared: &Path, with_needed: bool) -> Vec<String> {
         let mut words = Vec::new();
         let (mut placed, mut inside) = (false, false);
         for word in &self.words {
@@ -121,13 +122,19 @@ impl Order {
             } else if word == "-Wl,--no-undefined-version" {
                 // The list of what the cell exports names symbols that are now in the shared library.
                 words.push("-Wl,--undefined-version".to_owned());
-            } else if !(inside && word.starts_with("-l")) {
+            } else if with_needed && !inside || !is_foreign(word) {
                 words.push(word.clone());
             }
         }
         words.push("-Wl,-z,defs".to_owned());
         words
     }
+}
+
+/// Whether this is a C library other than the system's own.
+fn is_foreign(word: &str) -> bool {
+    let system = ["gcc_s", "util", "rt", "pthread", "m", "dl", "c"];
+    word.strip_prefix("-l").is_some_and(|name| !system.contains(&name))
 }
 
 /// Whether this is a Rust library other than the compiler's own helpers, of which each library has a copy.
