@@ -18,21 +18,24 @@ impl Places {
     pub fn here() -> Result<Places> {
         let manifest = std::env::var("CARGO_MANIFEST_DIR")
             .unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").into());
-        let clone = Path::new(&manifest)
-            .ancestors()
-            .find(|folder| {
-                folder.join("Cargo.lock").exists() && folder.join("kernel/setup").exists()
-            })
-            .with_context(|| {
-                format!("no thalweg clone around {manifest}; call cargo inside one")
-            })?;
+        let clone = Places::around(Path::new(&manifest)).with_context(|| {
+            format!("no thalweg clone around {manifest}; call cargo inside one")
+        })?;
         let cache = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
             Some(folder) => PathBuf::from(folder),
             None => std::env::home_dir()
                 .context("HOME is not set; it says where the cache goes")?
                 .join(".cache"),
         };
-        Ok(Places { clone: clone.to_path_buf(), cache: cache.join("thalweg") })
+        Ok(Places { clone, cache: cache.join("thalweg") })
+    }
+
+    /// The clone that `path` lies in.
+    pub fn around(path: &Path) -> Option<PathBuf> {
+        let is_clone = |folder: &&Path| {
+            folder.join("Cargo.lock").exists() && folder.join("kernel/setup").exists()
+        };
+        path.ancestors().find(is_clone).map(Path::to_path_buf)
     }
 
     /// Python's part of the kernel: requirement lists and the headless runner.
