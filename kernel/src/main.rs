@@ -6,17 +6,22 @@
 //!   notebook's state, through [`engine`]; [`outputs`] passes on what cells print and show;
 //! - its [`child`], this same program again (`EVCXR_IS_RUNTIME`), which loads compiled cells and calls them.
 //!
+//! Called by hand it is a tool: [`export`] makes a program of a notebook, [`manage`] installs the kernel and looks at it.
+//!
 //! Set-up writes a kernelspec whose `THALWEG_KERNEL_SETTINGS` names a file of settings; [`start`] makes of it a
 //! private build folder and the environment.
 
 mod cargo;
 mod child;
+mod clone;
 mod completeness;
 mod engine;
+mod export;
 mod failure;
 mod help;
 mod history;
 mod interrupt;
+mod manage;
 mod message;
 mod outputs;
 mod server;
@@ -42,8 +47,10 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["--control_file", file] => server::run(Path::new(file), Start::new()?),
         ["stock", ..] => evcxr_jupyter::main(),
+        ["export", ..] => manage::end(export::run(&arguments[1..])),
+        ["install" | "uninstall" | "doctor", ..] => manage::end(manage::run(&arguments)),
         _ => {
-            println!("thalweg-kernel is started by Jupyter; `cargo lab` opens JupyterLab with it.");
+            println!("{}", manage::HELP);
             Ok(())
         }
     }

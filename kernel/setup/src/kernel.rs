@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::command;
+use crate::install::Spec;
 use crate::lockfile::LockFile;
 use crate::notebook::Settings;
 use crate::places::Places;
@@ -79,22 +80,47 @@ pub fn ready(places: &Places, recipe: &Recipe, toolchain: &Toolchain) -> Result<
     Ok(recipe.entry.join("thalweg-kernel"))
 }
 
-/// Writes the kernelspec for this clone and returns the folder to name in `JUPYTER_PATH`.
+/// `cargo kernel ..`: sets up what is missing, then hands the words to the kernel's program.
+pub fn run(places: &Places, words: &[String]) -> Result<()> {
+    crate::setup::ready(places)?;
+    let spec = Spec::read(&prepared(places).join("kernels").join(NAME))?;
+    let spec = spec.context("set-up left no kernelspec")?;
+    command::shown("thalweg-kernel", Command::new(spec.binary).args(words))
+}
+
+/// The folder of Jupyter data that `cargo lab` gives its JupyterLab, for this clone.
+pub fn prepared(places: &Places) -> PathBuf {
+    let clone = Key::new().with(places.clone.as_os_str().as_encoded_bytes()).name();
+    places.cache.join("jupyter").join(clone)
+}
+
+/// Writes the kernelspec for this clone into the cache and returns the folder to name in `JUPYTER_PATH`.
 pub fn install(places: &Places, binary: &Path, settings: &Settings) -> Result<PathBuf> {
-    let clone = Key::new().with(settings.clone.as_os_str().as_encoded_bytes()).name();
-    let jupyter = places.cache.join("jupyter").join(clone);
-    let dir = jupyter.join("kernels").join(NAME);
-    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let jupyter = prepared(places);
+    write_spec(&jupyter.join("kernels").join(NAME), binary, settings, &[])?;
+    Ok(jupyter)
+}
+
+/// Writes a kernelspec into `dir`, with the kernel's settings beside it; `env` is added to its environment.
+pub fn write_spec(
+    dir: &Path,
+    binary: &Path,
+    settings: &Settings,
+    env: &[(&str, &str)],
+) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let settings_file = dir.join("settings.json");
     settings.write(&settings_file)?;
-    let spec = json!({
+    let mut spec = json!({
         "argv": [binary, "--control_file", "{connection_file}"],
         "display_name": "Rust (thalweg)",
         "language": "rust",
         "interrupt_mode": "message",
         "env": { "THALWEG_KERNEL_SETTINGS": settings_file },
     });
+    for (name, value) in env {
+        spec["env"][name] = json!(value);
+    }
     fs::write(dir.join("kernel.json"), format!("{spec:#}\n"))
-        .context("cannot write the kernelspec")?;
-    Ok(jupyter)
+        .with_context(|| format!("cannot write the kernelspec in {}", dir.display()))
 }

@@ -9,9 +9,12 @@
 //! - [`command`]: running other programs with a log, progress and one-line errors
 //! - [`toolchain`], [`python`], [`libtorch`], [`kernel`], [`notebook`]: the five things set up
 //! - [`setup`]: all of them in order; [`lab`], [`verify`]: the two commands
+//! - [`install`], [`doctor`]: the kernel for every Jupyter of this user; what is there and what is missing
 
 pub mod browser;
 pub mod command;
+pub mod doctor;
+pub mod install;
 pub mod kernel;
 pub mod lab;
 pub mod libtorch;

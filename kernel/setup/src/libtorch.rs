@@ -81,6 +81,18 @@ impl Libtorch {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Its version, as it says itself.
+    pub fn version(&self) -> String {
+        let read = |name: &str| fs::read_to_string(self.dir.join(name)).ok();
+        let python = || {
+            let text = read("version.py")?; // torch's wheel
+            let line = text.lines().find(|line| line.starts_with("__version__"))?.to_owned();
+            Some(line.split(['\'', '"']).nth(1)?.to_owned())
+        };
+        let version = read("build-version").map(|text| text.trim().to_owned()).or_else(python);
+        version.unwrap_or_else(|| "unknown version".to_owned())
+    }
+
     /// What distinguishes this libtorch from another: its path and version.
     pub fn key(&self) -> String {
         let version = fs::read_to_string(self.dir.join("build-version")).unwrap_or_default();

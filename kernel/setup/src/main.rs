@@ -2,13 +2,16 @@
 
 use std::process::ExitCode;
 
-use thalweg_setup::{lab, places::Places, verify};
+use thalweg_setup::{doctor, kernel, lab, places::Places, verify};
 
 const HELP: &str = "cargo lab                 set up what is missing, open JupyterLab on notebooks/
 cargo lab --no-browser    the same; such options are JupyterLab's (as root: --allow-root)
 cargo lab --run 01        run notebooks/01*.ipynb without a browser, write lab/01*.html
 cargo lab --run 01 --save the same, and keep the outputs in the notebook
-cargo verify              set up what is missing, run every test";
+cargo verify              set up what is missing, run every test
+cargo kernel install      set up what is missing, add the kernel to every Jupyter of this user (uninstall removes it)
+cargo kernel doctor       say what is there and what is missing
+cargo kernel export FILE  print a notebook as a Rust program";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -23,6 +26,8 @@ fn main() -> ExitCode {
         ["lab", "--help" | "-h" | "--run", ..] => Err(anyhow::anyhow!("usage:\n{HELP}")),
         ["lab", options @ ..] => lab::open(&places, options),
         ["verify"] => verify::run(&places),
+        ["kernel", "doctor"] => doctor::run(&places),
+        ["kernel", ..] => kernel::run(&places, &arguments[1..]),
         _ => {
             println!("{HELP}");
             return ExitCode::from(2);

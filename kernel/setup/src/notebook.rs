@@ -19,6 +19,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::command;
+use crate::install;
 use crate::lockfile::{self, LockFile};
 use crate::places::Places;
 use crate::store::{self, Key};
@@ -183,7 +184,7 @@ pub fn template(settings: &Settings) -> Result<(PathBuf, File)> {
             .with_context(|| format!("cannot rename {}", partial.display()))?;
     }
     store::touch(&dir)?;
-    store::touch(&settings.store)?;
+    install::keep(settings)?;
     let sources = source_key(&settings.clone)?;
     let note = store::beside(&dir, "sources");
     if fs::read_to_string(&note).is_ok_and(|built| built == sources) {

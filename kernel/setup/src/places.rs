@@ -21,6 +21,11 @@ impl Places {
         let clone = Places::around(Path::new(&manifest)).with_context(|| {
             format!("no thalweg clone around {manifest}; call cargo inside one")
         })?;
+        Places::of(clone)
+    }
+
+    /// The clone given, and the user's cache.
+    pub fn of(clone: PathBuf) -> Result<Places> {
         let cache = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
             Some(folder) => PathBuf::from(folder),
             None => std::env::home_dir()

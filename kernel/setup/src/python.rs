@@ -50,7 +50,13 @@ impl Python {
 
     /// Whether [`Python::ready`] has nothing to do.
     pub fn is_there(places: &Places) -> bool {
-        environment(places).is_ok_and(|(dir, _)| dir.exists())
+        Python::existing(places).is_some()
+    }
+
+    /// The environment, if it has been made.
+    pub fn existing(places: &Places) -> Option<Python> {
+        let (dir, _) = environment(places).ok()?;
+        dir.exists().then_some(Python { dir })
     }
 
     /// The interpreter, isolated from what the caller's environment says of Python.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::install;
 use crate::kernel;
 use crate::libtorch::Libtorch;
 use crate::notebook::{self, Settings};
@@ -103,6 +104,7 @@ fn announce(places: &Places, toolchain: &Toolchain, kernel: &kernel::Recipe) -> 
 }
 
 fn tidy_up(places: &Places) -> Result<()> {
+    install::keep_installed(places)?;
     for parent in ["python", "libtorch", "kernel"] {
         store::prune(&places.cache.join(parent), KEPT_UNUSED)?;
     }

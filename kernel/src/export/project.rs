@@ -183,6 +183,8 @@ fn manifest(program: &Program, source: &Source<'_>, dir: &Path) -> Result<String
         };
         text += &format!("{} = {}\n", one.name, one.spec);
     }
+    text +=
+        "\n[profile.dev]\ndebug = \"line-tables-only\" # as in thalweg: its builds can be shared\n";
     Ok(text)
 }
 
