@@ -56,8 +56,8 @@ fn shown(statement: &[TokenTree], code: &str, own: bool) -> Option<Edit> {
     let path: String = before.iter().map(ToString::to_string).collect();
     if ["display", "thalweg::display", "thalweg::prelude::display"].contains(&path.as_str()) {
         let value = inside.trim_end_matches(',');
-        let free = !(own && path == "display") && !value.is_empty();
-        return free.then(|| (range, "display", value.to_owned()));
+        let theirs = own && path == "display";
+        return (!theirs && !value.is_empty()).then(|| (range, "display", value.to_owned()));
     }
     let [value @ .., TokenTree::Punct(dot), TokenTree::Ident(method)] = before else { return None };
     let plain = dot.as_char() == '.' && method == "evcxr_display" && inside.is_empty();

@@ -1,5 +1,8 @@
 //! `thalweg-kernel export`: a notebook as a Rust program.
 //!
+//! All cells become the body of one `main`, so that variables, shadowing and moves mean what they mean in the notebook.
+//! What leaves `main` through `?` must be an error that anyhow takes (evcxr takes a `String` too).
+//!
 //! - [`notebook`]: the file; [`split`]: one code cell in pieces
 //! - [`items`], [`imports`]: what stands outside `main`; [`displays`], [`literals`]: what changes inside it
 //! - [`program`]: the source; [`project`], [`dependency`]: what lies around it; [`slug`]: names

@@ -20,6 +20,8 @@ pub(crate) struct Program {
     attributes: Vec<String>,
     items: Items,
     parts: Vec<Part>,
+    /// Names for the files of each code cell; none is number 0.
+    titles: Vec<String>,
     /// `name = spec`, or a path, as after `:dep`.
     pub(crate) dependencies: Vec<String>,
     /// What may differ from the notebook, one line each.
@@ -60,6 +62,7 @@ impl Program {
                 }
                 Kind::Code => {
                     let title = super::slug::title(cell.number, &heading);
+                    program.titles.resize(cell.number + 1, title.clone());
                     program.cell(cell, title).with_context(|| format!("cell {}", cell.number))?;
                 }
             }
@@ -143,10 +146,9 @@ impl Program {
             bail!("the notebook defines `shown`, a name that the export needs; rename it");
         }
         let own = self.items.defines("display");
-        let title = |cell: usize| format!("{cell:02}");
         let items = self
             .items
-            .text(|text, cell| displays::rewrite(text, "crate::shown", &title(cell), own));
+            .text(|text, cell| displays::rewrite(text, "crate::shown", &self.titles[cell], own));
         let mut text = format!(
             "//! Exported from {} by `thalweg-kernel export`.\n//!\n//! {}What the notebook shows is written to the folder \
              `shown`, and as text to the terminal.\n\n\

@@ -30,13 +30,8 @@ impl Source<'_> {
 
     /// The notebook's path as a comment names it: within the clone where it lies there.
     fn title(&self) -> String {
-        let path = self.notebook.strip_prefix(self.clone);
-        path.map_or_else(
-            |_| self.notebook.file_name().map(Path::new).unwrap_or(self.notebook),
-            |it| it,
-        )
-        .display()
-        .to_string()
+        let name = || Path::new(self.notebook.file_name().unwrap_or_default());
+        self.notebook.strip_prefix(self.clone).unwrap_or_else(|_| name()).display().to_string()
     }
 
     /// `path` for a program whose Cargo.toml lies in `home`: relative where both lie in the clone, which may be moved.
