@@ -77,7 +77,7 @@ fn export(path: &Path, target: &Target, force: bool) -> Result<()> {
         Target::Text => print!("{}", project::to_text(&program, &source)?),
         Target::Example(name) => {
             let (path, run) = project::to_example(&program, &source, name)?;
-            println!("wrote {}; `{run}` runs it", path.display());
+            println!("wrote {}; `{run}` runs it, `cargo fmt` lays it out", path.display());
         }
         Target::Project(dir) => {
             let dir = project::to_project(&program, &source, dir)?;
