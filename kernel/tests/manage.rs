@@ -183,6 +183,9 @@ fn the_doctor_says_in_a_line_each_what_is_there_and_what_is_missing() {
     assert!(line_of(&lines, "kernel ").starts_with("ok"), "{lines}");
     assert!(line_of(&lines, "kernelspec").starts_with("ok"), "{lines}");
     assert!(line_of(&lines, "GPU").len() > 12 && line_of(&lines, "disk").contains("free"));
+    fs::create_dir_all(home.places().cache.join("notebook/n1/kernels/77")).unwrap();
+    let lines = text(&home.run(&["doctor"]).stdout);
+    assert!(line_of(&lines, "kernels ").contains("1 dead left"), "{lines}");
     fs::remove_file(binary).unwrap();
     let lines = text(&home.run(&["doctor"]).stdout);
     assert!(line_of(&lines, "kernelspec").contains("names what is gone"), "{lines}");

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Line;
@@ -94,47 +94,60 @@ pub(super) fn overrides() -> Option<Line> {
     })
 }
 
-/// Kernels that run, folders that dead ones left, and processes that outlived their Jupyter.
+/// Kernels that run or wait, folders that dead ones left, and processes that outlived their Jupyter.
 pub(super) fn kernels(places: &Places) -> Vec<Line> {
     let prepared = kernel::prepared(places).join("kernels").join(NAME);
     let settings = Spec::read(&prepared).ok().flatten().and_then(|spec| spec.whole());
-    let listing = settings.and_then(|settings| fs::read_dir(settings.store.join("kernels")).ok());
-    let dirs = listing.into_iter().flatten().flatten().map(|item| item.path());
-    let is_dead = |dir: &std::path::PathBuf| matches!(store::lock_if_free(dir), Ok(Some(_)));
-    let (dead, alive): (Vec<_>, Vec<_>) = dirs.filter(|path| path.is_dir()).partition(is_dead);
-    let mut lines = Vec::new();
-    if !alive.is_empty() {
-        lines.push(Line::note("kernels", format!("{} running", alive.len())));
-    }
-    if !dead.is_empty() {
-        let mut seen = HashSet::new();
-        let bytes: u64 = dead.iter().map(|dir| size(dir, &mut seen)).sum();
-        let text = format!(
-            "{} folders of dead ones, {}; the next kernel removes them",
-            dead.len(),
-            shown(bytes)
-        );
-        lines.push(Line::note("kernels", text));
-    }
+    let mut lines = settings.map(|settings| folders(&settings.store)).unwrap_or_default();
     let stray = stray();
     if !stray.is_empty() {
-        lines.push(Line::note(
-            "kernels",
-            format!("without a Jupyter; end them with `kill {}`", stray.join(" ")),
-        ));
+        let how = format!("without a Jupyter; end them with `kill {}`", stray.join(" "));
+        lines.push(Line::note("kernels", how));
     }
     lines
 }
 
-/// Processes of our program whose parent is gone. (A kernel ends with its parent: these hang.)
+/// A running kernel holds the lock of its folder, a spare that waits holds that of its place.
+fn folders(store: &Path) -> Vec<Line> {
+    let listed = |name: &str| {
+        let listing = fs::read_dir(store.join(name)).into_iter().flatten().flatten();
+        listing.map(|item| item.path()).collect::<Vec<PathBuf>>()
+    };
+    let is_free = |dir: &PathBuf| matches!(store::lock_if_free(dir), Ok(Some(_)));
+    let dirs = listed("kernels").into_iter().filter(|path| path.is_dir());
+    let (dead, alive): (Vec<_>, Vec<_>) = dirs.partition(is_free);
+    let locks = listed("spares").into_iter();
+    let locks = locks.filter(|path| path.extension().is_some_and(|it| it == "lock"));
+    let spares = locks.filter(|lock| !is_free(&lock.with_extension(""))).count();
+    let mut lines = Vec::new();
+    if !alive.is_empty() {
+        let waiting = if spares > 0 { format!(", {spares} of them spare") } else { String::new() };
+        lines.push(Line::note("kernels", format!("{} running{waiting}", alive.len())));
+    }
+    if !dead.is_empty() {
+        let mut seen = HashSet::new();
+        let bytes: u64 = dead.iter().map(|dir| size(dir, &mut seen)).sum();
+        let (count, bytes) = (dead.len(), shown(bytes));
+        let text = format!("{count} dead left {bytes}; the next kernel removes it");
+        lines.push(Line::note("kernels", text));
+    }
+    lines
+}
+
+/// Processes of our program whose parent and whose Jupyter are gone. (A kernel ends with them: these hang.)
 fn stray() -> Vec<String> {
     let Ok(listing) = fs::read_dir("/proc") else { return Vec::new() };
-    let orphan = |id: &String| {
+    let is_stray = |id: &String| {
         let program = fs::read_link(format!("/proc/{id}/exe")).ok()?;
         let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
         let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-        Some(program.file_name()? == "thalweg-kernel" && parent.trim() == "1")
+        let environment = fs::read(format!("/proc/{id}/environ")).ok()?;
+        let environment = String::from_utf8_lossy(&environment).into_owned();
+        let jupyter = environment.split('\0').find_map(|it| it.strip_prefix("JPY_PARENT_PID="));
+        let lives = jupyter.is_some_and(|jupyter| Path::new("/proc").join(jupyter).exists());
+        let ours = program.file_name()?.to_string_lossy().starts_with("thalweg-kernel");
+        Some(ours && parent.trim() == "1" && !lives)
     };
     let ids = listing.flatten().map(|item| item.file_name().to_string_lossy().into_owned());
-    ids.filter(|id| *id != std::process::id().to_string() && orphan(id) == Some(true)).collect()
+    ids.filter(|id| *id != std::process::id().to_string() && is_stray(id) == Some(true)).collect()
 }
