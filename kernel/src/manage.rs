@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use thalweg_setup::doctor;
-use thalweg_setup::install::{self, Options};
+use thalweg_setup::install;
 use thalweg_setup::places::Places;
 
 use crate::clone;
@@ -19,30 +19,12 @@ thalweg-kernel export NOTEBOOK.ipynb                 prints a notebook as a Rust
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let here = std::env::current_dir().context("cannot tell the current folder")?;
     let places = Places::of(clone::near(&here)?)?;
-    let (command, words) = arguments.split_first().context(HELP)?;
-    if words.iter().any(|word| word == "--help" || word == "-h") {
-        println!("{HELP}");
-        return Ok(());
-    }
-    match command.as_str() {
-        "install" => {
-            let dir = install::install(&places, &Options::parse(words)?)?;
-            println!("installed {}, for the clone {}", dir.display(), places.clone.display());
-        }
-        "uninstall" => {
-            let options = Options::parse(words)?;
-            match install::uninstall(&places, &options)? {
-                Some(dir) => println!("removed {}", dir.display()),
-                None => println!("nothing to remove, {} is not there", options.dir()?.display()),
-            }
-        }
-        "doctor" => {
-            if let Some(word) = words.first() {
-                bail!("doctor knows no {word}");
-            }
-            doctor::run(&places)?;
-        }
-        _ => println!("{HELP}"),
+    let help = |word: &String| word == "--help" || word == "-h";
+    match arguments {
+        words if words.iter().any(help) => println!("{HELP}"),
+        [command] if command == "doctor" => doctor::run(&places)?,
+        [command, word, ..] if command == "doctor" => bail!("doctor knows no {word}"),
+        words => install::run(&places, words)?,
     }
     Ok(())
 }

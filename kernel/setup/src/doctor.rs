@@ -83,7 +83,7 @@ pub fn examine(places: &Places) -> Vec<Line> {
     lines.extend(machine::cache(places));
     lines.push(machine::disk(places));
     lines.extend(machine::memory());
-    lines.extend(machine::overrides());
+    lines.extend(machine::overrides(places));
     lines.extend(machine::kernels(places));
     lines
 }

@@ -105,6 +105,22 @@ impl Spec {
     }
 }
 
+/// `install ..` or `uninstall ..`: does it and says what it did.
+pub fn run(places: &Places, words: &[String]) -> Result<()> {
+    let (command, words) = words.split_first().context(HELP)?;
+    let options = Options::parse(words)?;
+    if command == "install" {
+        let dir = install(places, &options)?;
+        println!("installed {}, for the clone {}", dir.display(), places.clone.display());
+        return Ok(());
+    }
+    match uninstall(places, &options)? {
+        Some(dir) => println!("removed {}", dir.display()),
+        None => println!("nothing to remove, {} is not there", options.dir()?.display()),
+    }
+    Ok(())
+}
+
 /// Installs the kernel that `cargo lab` set up for the clone at hand, and returns the kernelspec's folder.
 pub fn install(places: &Places, options: &Options) -> Result<PathBuf> {
     let prepared = kernel::prepared(places).join("kernels").join(NAME);

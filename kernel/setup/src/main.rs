@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use thalweg_setup::{doctor, kernel, lab, places::Places, verify};
+use thalweg_setup::{doctor, install, kernel, lab, places::Places, verify};
 
 const HELP: &str = "cargo lab                 set up what is missing, open JupyterLab on notebooks/
 cargo lab --no-browser    the same; such options are JupyterLab's (as root: --allow-root)
@@ -27,7 +27,8 @@ fn main() -> ExitCode {
         ["lab", options @ ..] => lab::open(&places, options),
         ["verify"] => verify::run(&places),
         ["kernel", "doctor"] => doctor::run(&places),
-        ["kernel", ..] => kernel::run(&places, &arguments[1..]),
+        ["kernel", "uninstall", ..] => install::run(&places, &arguments[1..]),
+        ["kernel", word, ..] if !word.starts_with('-') => kernel::run(&places, &arguments[1..]),
         _ => {
             println!("{HELP}");
             return ExitCode::from(2);

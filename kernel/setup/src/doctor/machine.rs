@@ -83,15 +83,15 @@ pub(super) fn memory() -> Option<Line> {
     })
 }
 
-/// Settings of the current folder that would win over ours.
-pub(super) fn overrides() -> Option<Line> {
-    let path = std::path::absolute("evcxr.toml").ok()?;
-    path.exists().then(|| {
-        Line::note(
-            "evcxr.toml",
-            format!("{} overrides the kernel's settings; move it away", path.display()),
-        )
-    })
+/// Settings in a folder of notebooks that would win over ours.
+pub(super) fn overrides(places: &Places) -> Vec<Line> {
+    let here = std::env::current_dir().ok();
+    let mut folders = vec![places.clone.join("notebooks")];
+    folders.extend(here.filter(|here| *here != folders[0]));
+    let files = folders.iter().map(|folder| folder.join("evcxr.toml")).filter(|file| file.exists());
+    let told =
+        |file: PathBuf| format!("{} overrides the kernel's settings; move it away", file.display());
+    files.map(|file| Line::note("evcxr.toml", told(file))).collect()
 }
 
 /// Kernels that run or wait, folders that dead ones left, and processes that outlived their Jupyter.

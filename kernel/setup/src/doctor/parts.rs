@@ -18,6 +18,17 @@ fn answer(program: &str, arguments: &[&str]) -> Option<String> {
     text.lines().next().map(str::to_owned)
 }
 
+/// The oldest Rust that will do.
+const NEEDED: &str = env!("CARGO_PKG_RUST_VERSION");
+
+/// Whether `rustc 1.90.0 (..)` is older than [`NEEDED`].
+fn is_old(version: &str) -> bool {
+    let numbers = |text: &str| -> Vec<u32> {
+        text.split(['.', '-']).take(2).filter_map(|number| number.parse().ok()).collect()
+    };
+    numbers(version.split(' ').nth(1).unwrap_or_default()) < numbers(NEEDED)
+}
+
 /// Toolchain, its sources, compiler and linker.
 pub(super) fn rust(places: &Places) -> Vec<Line> {
     let rustc = |arguments: &[&str]| {
@@ -27,7 +38,13 @@ pub(super) fn rust(places: &Places) -> Vec<Line> {
     let mut lines = Vec::new();
     match version.zip(sysroot.map(PathBuf::from)) {
         Some((version, sysroot)) => {
-            lines.push(Line::ok("toolchain", format!("{version}, {}", sysroot.display())));
+            lines.push(match is_old(&version) {
+                true => Line::missing(
+                    "toolchain",
+                    format!("{version} is older than {NEEDED}; run `rustup update`"),
+                ),
+                false => Line::ok("toolchain", format!("{version}, {}", sysroot.display())),
+            });
             let sources = sysroot.join("lib/rustlib/src/rust/library");
             lines.push(match sources.join("core").exists() {
                 true => Line::ok("rust-src", sources.display().to_string()),
@@ -97,14 +114,17 @@ fn gpus() -> Vec<String> {
 
 /// Python, Jupyter and what draws figures in JupyterLab.
 pub(super) fn python(places: &Places) -> Vec<Line> {
+    let install = "(Debian: apt-get install python3 python3-venv)";
+    let existing = Python::existing(places);
+    let venv = || answer("python3", &["-c", "import venv, ensurepip; print(1)"]).is_some();
     let mut lines = vec![match answer("python3", &["--version"]) {
-        Some(version) => Line::ok("Python", version),
-        None => Line::missing(
-            "Python",
-            "install python3 with venv (Debian: apt-get install python3 python3-venv)",
-        ),
+        Some(version) if existing.is_some() || venv() => Line::ok("Python", version),
+        Some(version) => {
+            Line::missing("Python", format!("{version} without venv; install it {install}"))
+        }
+        None => Line::missing("Python", format!("install python3 with venv {install}")),
     }];
-    let Some(python) = Python::existing(places) else {
+    let Some(python) = existing else {
         lines.push(Line::missing("Jupyter", "`cargo lab` makes an environment with it"));
         return lines;
     };
@@ -174,4 +194,19 @@ pub(super) fn kernel(places: &Places) -> Vec<Line> {
         Err(error) => Line::note("kernelspec", format!("{error:#}")),
     };
     vec![own, installed]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_rust_is_told_from_a_new_one() {
+        for old in ["rustc 1.9.0 (x)", "rustc 1.94.1", "rustc 0.95.0"] {
+            assert!(is_old(old), "{old}");
+        }
+        for new in [&format!("rustc {NEEDED}.0 (x)"), "rustc 1.101.0-nightly (x)", "rustc 2.0.0"] {
+            assert!(!is_old(new), "{new}");
+        }
+    }
 }
