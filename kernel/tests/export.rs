@@ -16,6 +16,22 @@ fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| clone().join("target"), PathBuf::from)
 }
 
+/// A new folder, gone at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Scratch {
+        let name = format!("thalweg-exported-{}", std::process::id());
+        Scratch(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// The text of every output stored in a notebook.
 fn stored(notebook: &Path) -> Result<String> {
     let value: Value = serde_json::from_str(&fs::read_to_string(notebook)?)?;
@@ -45,15 +61,14 @@ fn alike(found: &str, expected: &str) {
 
 #[test]
 fn the_first_notebook_as_a_project_compiles_and_gives_the_same_numbers() -> Result<()> {
-    let (clone, dir) =
-        (clone(), std::env::temp_dir().join(format!("thalweg-exported-{}", std::process::id())));
-    let _ = fs::remove_dir_all(&dir);
+    let (clone, scratch) = (clone(), Scratch::new());
+    let dir = &scratch.0;
     let notebook = clone.join("notebooks/01_first_look.ipynb");
     let exported = Command::new(env!("CARGO_BIN_EXE_thalweg-kernel"))
         .arg("export")
         .arg(&notebook)
         .arg("--project")
-        .arg(&dir)
+        .arg(dir)
         .output()?;
     ensure!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
     let mut cargo = Command::new("cargo");
@@ -66,7 +81,7 @@ fn the_first_notebook_as_a_project_compiles_and_gives_the_same_numbers() -> Resu
             cargo.env_remove(&name); // the project must know by itself
         }
     }
-    cargo.args(["run", "--quiet", "--offline"]).current_dir(&dir).env("CARGO_TARGET_DIR", target());
+    cargo.args(["run", "--quiet", "--offline"]).current_dir(dir).env("CARGO_TARGET_DIR", target());
     let run = cargo.env("OMP_NUM_THREADS", "1").output()?;
     ensure!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let said = String::from_utf8(run.stdout)?;
@@ -80,6 +95,5 @@ fn the_first_notebook_as_a_project_compiles_and_gives_the_same_numbers() -> Resu
         let text = fs::read_to_string(dir.join(file)).with_context(|| file.to_owned())?;
         assert!(text.contains("<svg") || text.contains("<table"), "{file}");
     }
-    fs::remove_dir_all(&dir)?;
     Ok(())
 }
