@@ -69,6 +69,7 @@ impl Program {
         }
         program.pin_literals();
         program.warn();
+        program.warn_of_await();
         Ok(program)
     }
 
@@ -114,6 +115,19 @@ impl Program {
             let later: String = self.parts[at + 1..].iter().map(Part::code).collect();
             if let Part::Code { text, .. } = &mut self.parts[at] {
                 *text = literals::pin(text, &later);
+            }
+        }
+    }
+
+    /// Notes where evcxr would bring an async runtime.
+    fn warn_of_await(&mut self) {
+        for part in &self.parts {
+            if let Part::Code { text, cell, .. } | Part::Value { text, cell, .. } = part
+                && text.parse().is_ok_and(awaits)
+            {
+                self.warnings.push(format!(
+                    "cell {cell} awaits, which `main` cannot: give it to a runtime's `block_on`"
+                ));
             }
         }
     }
@@ -224,6 +238,23 @@ fn mentions(code: &str, name: &str) -> bool {
         })
     }
     code.parse().is_ok_and(|tokens| within(tokens, name))
+}
+
+/// Whether there is an `.await` outside of `async` blocks.
+fn awaits(tokens: TokenStream) -> bool {
+    let mut before = [String::new(), String::new()];
+    for token in tokens {
+        let word = token.to_string();
+        let is_async = before.iter().any(|word| word == "async");
+        match token {
+            TokenTree::Ident(_) if word == "await" && before[1] == "." => return true,
+            TokenTree::Group(group) if !is_async && awaits(group.stream()) => return true,
+            _ => {}
+        }
+        before.rotate_left(1);
+        before[1] = word;
+    }
+    false
 }
 
 /// `code` four spaces further right, but for lines that begin inside a string.

@@ -37,9 +37,15 @@ pub(crate) fn split(source: &str) -> Result<Split> {
     };
     let skipped = source[..rust.start].lines().count();
     let text = &source[rust];
-    let (attributes, statements) = parser
-        .parse_str(text)
-        .map_err(|error| anyhow!("line {}: {error}", skipped + error.span().start().line))?;
+    let (attributes, statements) = parser.parse_str(text).map_err(|error| {
+        let text = error.to_string();
+        // What is missing at the end has no place of its own.
+        let line = match text.starts_with("unexpected end of input") {
+            true => source.trim_end().lines().count(),
+            false => skipped + error.span().start().line,
+        };
+        anyhow!("line {line}: {text}")
+    })?;
     let mut end = 0;
     for attribute in &attributes {
         let range = attribute.span().byte_range();

@@ -199,6 +199,15 @@ fn a_cell_that_is_no_rust_is_an_error_that_names_its_line() {
     let error = Program::of(&cells(&["let a = 1;", ":dep x\nlet b = ;"])).unwrap_err();
     let text = format!("{error:#}");
     assert!(text.starts_with("cell 2: line 2: expected"), "{text}");
+    let error = Program::of(&cells(&["let a = 1;\na +"])).unwrap_err();
+    assert!(format!("{error:#}").starts_with("cell 1: line 2: unexpected end"), "{error:#}");
+    let waits =
+        Program::of(&cells(&["f().await;", "g(async move { f().await }); async { f().await };"]))
+            .unwrap();
+    assert_eq!(
+        waits.warnings,
+        ["cell 1 awaits, which `main` cannot: give it to a runtime's `block_on`"]
+    );
     let taken = Program::of(&cells(&["mod shown {}"])).unwrap().text(&frame()).unwrap_err();
     assert!(taken.to_string().contains("defines `shown`"), "{taken}");
 }
