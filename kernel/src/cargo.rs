@@ -6,10 +6,14 @@
 //!
 //! - `rustup` tells evcxr where cargo is: there;
 //! - `cargo` repeats the rustc command of the last build where only the cell's source changed ([`replay`]); on any
-//!   doubt, and for everything but the build of a cell, it is the real cargo, which is watched ([`record`]) by
+//!   doubt it is the real cargo, which is watched ([`record`]) by
 //! - `watched-rustc`, which cargo calls in place of rustc;
 //! - `cell-linker` makes one shared library of all that cells link, and links cells to that ([`linker`]).
+//!
+//! To rust-analyzer `cargo metadata` names only the crates that matter to cells ([`analysis`]); every other call of
+//! cargo reaches cargo itself.
 
+mod analysis;
 mod linker;
 mod record;
 mod replay;
@@ -132,6 +136,9 @@ impl Tools {
 }
 
 fn cargo(tools: &Tools, arguments: &[OsString]) -> Result<i32> {
+    if analysis::asks(tools, arguments) {
+        return analysis::answer(tools, arguments);
+    }
     if !is_cell_build(tools, arguments) {
         return become_program(Command::new(tools.cargo()).args(arguments));
     }

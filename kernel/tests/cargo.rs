@@ -287,12 +287,11 @@ fn an_interrupt_stops_the_compiler() -> Result<()> {
 fn other_calls_reach_cargo_itself() -> Result<()> {
     let folder = Folder::new("other")?;
     let cargo = |program: PathBuf| -> Result<Vec<u8>> {
-        let mut command = folder.command(&program);
+        let build = folder.command(&program);
         let mut plain = Command::new(&program);
         plain
             .arg("--version")
-            .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.current_dir(&folder.dir);
+            .envs(build.get_envs().filter_map(|(name, value)| Some((name, value?))));
         Ok(plain.output()?.stdout)
     };
     assert_eq!(cargo(folder.dir.join("bin/cargo"))?, cargo(folder.sysroot.join("bin/cargo"))?);
@@ -303,5 +302,52 @@ fn other_calls_reach_cargo_itself() -> Result<()> {
         .env("THALWEG_SYSROOT", &folder.sysroot);
     let said = String::from_utf8(rustup.output()?.stdout)?;
     assert_eq!(Path::new(said.trim()), folder.sysroot.join("bin/rustc"));
+    Ok(())
+}
+
+#[test]
+fn the_analysis_sees_what_a_cell_can_name() -> Result<()> {
+    let folder = Folder::new("analysis")?;
+    let package = |name: &str, dependencies: &[&str]| -> Result<()> {
+        fs::create_dir_all(folder.dir.join(name).join("src"))?;
+        folder.write(&format!("{name}/src/lib.rs"), "")?;
+        let lines: String = dependencies
+            .iter()
+            .map(|name| format!("{name} = {{ path = \"../{name}\" }}\n"))
+            .collect();
+        let head =
+            format!("[package]\nname = \"{name}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n");
+        folder.write(&format!("{name}/Cargo.toml"), &format!("{head}[dependencies]\n{lines}"))
+    };
+    package("library", &["deep"])?;
+    package("thalweg", &["near", "ndarray"])?;
+    package("near", &["far"])?;
+    package("ndarray", &["numbers"])?;
+    for name in ["deep", "far", "numbers"] {
+        package(name, &[])?;
+    }
+    folder.write_manifest("thalweg = { path = \"../thalweg\" }\n")?;
+    let names = |all: bool| -> Result<Vec<String>> {
+        let build = folder.command(&folder.dir.join("bin/cargo"));
+        let mut command = Command::new(folder.dir.join("bin/cargo"));
+        command.args(["metadata", "--offline", "--format-version", "1", "--manifest-path"]);
+        command.arg(folder.dir.join("work/Cargo.toml"));
+        command.envs(build.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if all {
+            command.env("THALWEG_ANALYSIS", "all");
+        }
+        let output = command.output()?;
+        let metadata: Value = serde_json::from_slice(&output.stdout)?;
+        let packages = metadata["packages"].as_array().context("no packages")?;
+        let mut names: Vec<String> = packages
+            .iter()
+            .filter_map(|package| Some(package["name"].as_str()?.to_owned()))
+            .collect();
+        names.sort();
+        assert_eq!(metadata["resolve"]["nodes"].as_array().map(Vec::len), Some(names.len()));
+        Ok(names)
+    };
+    assert_eq!(names(false)?, ["ctx", "deep", "library", "ndarray", "near", "numbers", "thalweg"]);
+    assert!(names(true)?.contains(&"far".to_owned()));
     Ok(())
 }
