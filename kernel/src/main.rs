@@ -26,26 +26,30 @@ mod message;
 mod outputs;
 mod server;
 mod session;
+mod spare;
 mod start;
 mod wire;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::server::Connection;
+use crate::spare::Spare;
 use crate::start::Start;
 
 fn main() -> Result<()> {
     if let Some(role) = cargo::role() {
         cargo::run(role);
     }
-    start::end_with_parent();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     if std::env::var_os("EVCXR_IS_RUNTIME").is_some() {
+        start::end_with_parent();
         return child::run();
     }
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["--control_file", file] => server::run(Path::new(file), Start::new()?),
+        ["--control_file", file] => serve(Path::new(file)),
+        ["spare"] => server::run(Connection::Spare(Spare::new()?), Start::new()?),
         ["stock", ..] => evcxr_jupyter::main(),
         ["export", ..] => manage::end(export::run(&arguments[1..])),
         ["install" | "uninstall" | "doctor", ..] => manage::end(manage::run(&arguments)),
@@ -54,4 +58,12 @@ fn main() -> Result<()> {
             Ok(())
         }
     }
+}
+
+fn serve(file: &Path) -> Result<()> {
+    start::end_with_parent();
+    if spare::hand_over(file)? {
+        return Ok(());
+    }
+    server::run(Connection::File(PathBuf::from(file)), Start::new()?)
 }

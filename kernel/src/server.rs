@@ -2,9 +2,10 @@
 //! once, cells and questions about code by the one thread that has the notebook's state, in the order they came.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use jupyter_protocol::{ConnectionInfo, JupyterMessage, JupyterMessageContent as Content};
@@ -18,58 +19,90 @@ use crate::history::History;
 use crate::interrupt::Interrupt;
 use crate::message;
 use crate::outputs::Outputs;
-use crate::session::{Input, Session, Task};
+use crate::session::{Input, Question, Session, Task};
+use crate::spare::Spare;
 use crate::start::Start;
 
 /// Everything that may still be on its way to a front end has left after this long.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// Serves the front ends that the connection file names until one of them asks for the end.
-pub(crate) fn run(connection: &Path, start: Start) -> Result<()> {
-    let text = fs::read_to_string(connection)
-        .with_context(|| format!("cannot read {}", connection.display()))?;
-    let connection: ConnectionInfo = serde_json::from_str(&text)
-        .with_context(|| format!("{} is no connection file", connection.display()))?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(&connection, start))
+/// How long a port may stay in use.
+const PORT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a kernel learns which sockets are its own.
+pub(crate) enum Connection {
+    /// In the file that Jupyter names at the start.
+    File(PathBuf),
+    /// From another kernel's start, later.
+    Spare(Spare),
 }
 
-async fn serve(connection: &ConnectionInfo, start: Start) -> Result<()> {
-    let session = start.session_id.clone();
-    let iopub = zmq::create_kernel_iopub_connection(connection, &session).await?;
-    let shell = zmq::create_kernel_shell_connection(connection, &session).await?;
-    let control = zmq::create_kernel_control_connection(connection, &session).await?;
-    let stdin = zmq::create_kernel_stdin_connection(connection, &session).await?;
-    let heartbeat = zmq::create_kernel_heartbeat_connection(connection).await?;
-
-    let (iopub_sender, receiver) = unbounded_channel();
-    tokio::spawn(write(iopub, receiver));
-    let (stdin_sender, receiver) = unbounded_channel();
-    tokio::spawn(ask(stdin, receiver));
-    tokio::spawn(beat(heartbeat));
-
-    let outputs = Outputs::new(iopub_sender.clone());
-    let interrupt = Interrupt::new(start.interrupt.clone());
-    let (shell_sender, receiver) = unbounded_channel();
-    let (shell_writer, mut shell_reader) = shell.split();
-    tokio::spawn(write(shell_writer, receiver));
-    let (tasks, task_receiver) = std::sync::mpsc::channel();
-    let history = History::default();
+/// Warms up, and serves the front ends until one of them asks for the end.
+pub(crate) fn run(connection: Connection, start: Start) -> Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let kernel = Arc::new(start);
-    let worker = Session::new(
+    let (iopub, published) = unbounded_channel();
+    let (replies, answers) = unbounded_channel();
+    let (questions, asked) = unbounded_channel();
+    let (tasks, task_receiver) = channel();
+    let outputs = Outputs::new(iopub.clone());
+    let interrupt = Interrupt::new(kernel.interrupt.clone());
+    let history = History::default();
+    let session = Session::new(
         Arc::clone(&kernel),
         outputs.clone(),
         interrupt.clone(),
-        iopub_sender.clone(),
-        shell_sender.clone(),
-        Input::new(stdin_sender),
+        iopub.clone(),
+        replies.clone(),
+        Input::new(questions),
         history.clone(),
     );
-    let _ = iopub_sender.send(message::status(None, "starting"));
-    std::thread::spawn(move || worker.work(&task_receiver));
+    let _ = iopub.send(message::status(None, "starting"));
+    std::thread::spawn(move || session.work(&task_receiver));
+    let file = match connection {
+        Connection::File(file) => file,
+        Connection::Spare(spare) => {
+            let kernel = Arc::clone(&kernel);
+            let handover = spare.wait(move || kernel.end())?;
+            let _ = tasks.send(Task::Enter(handover.folder, handover.environment));
+            handover.connection
+        }
+    };
+    let connection = read(&file)?;
+    let front = Front { iopub, replies, interrupt, outputs, history };
+    runtime.block_on(serve(&connection, &kernel, front, tasks, published, answers, asked))
+}
 
-    let front = Front { iopub: iopub_sender, replies: shell_sender, interrupt, outputs, history };
+fn read(connection: &Path) -> Result<ConnectionInfo> {
+    let text = fs::read_to_string(connection)
+        .with_context(|| format!("cannot read {}", connection.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is no connection file", connection.display()))
+}
+
+async fn serve(
+    connection: &ConnectionInfo,
+    kernel: &Start,
+    front: Front,
+    tasks: Sender<Task>,
+    published: UnboundedReceiver<JupyterMessage>,
+    answers: UnboundedReceiver<JupyterMessage>,
+    asked: UnboundedReceiver<Question>,
+) -> Result<()> {
+    let session = &kernel.session_id;
+    let iopub = bound(|| zmq::create_kernel_iopub_connection(connection, session)).await?;
+    let shell = bound(|| zmq::create_kernel_shell_connection(connection, session)).await?;
+    let control = bound(|| zmq::create_kernel_control_connection(connection, session)).await?;
+    let stdin = bound(|| zmq::create_kernel_stdin_connection(connection, session)).await?;
+    let heartbeat = bound(|| zmq::create_kernel_heartbeat_connection(connection)).await?;
+    let (shell_writer, mut shell_reader) = shell.split();
+    let (control_writer, mut control_reader) = control.split();
+    tokio::spawn(write(iopub, published));
+    tokio::spawn(write(shell_writer, answers));
+    tokio::spawn(ask(stdin, asked));
+    tokio::spawn(beat(heartbeat));
+
     let shell_front = front.clone();
     tokio::spawn(async move {
         loop {
@@ -78,14 +111,13 @@ async fn serve(connection: &ConnectionInfo, start: Start) -> Result<()> {
                 Content::ExecuteRequest(_)
                 | Content::CompleteRequest(_)
                 | Content::InspectRequest(_) => {
-                    let _ = tasks.send(Task(request));
+                    let _ = tasks.send(Task::Request(request));
                 }
                 _ => shell_front.answer(&request),
             }
         }
     });
 
-    let (control_writer, mut control_reader) = control.split();
     let (replies, receiver) = unbounded_channel();
     tokio::spawn(write(control_writer, receiver));
     let control_front = Front { replies, ..front };
@@ -95,6 +127,18 @@ async fn serve(connection: &ConnectionInfo, start: Start) -> Result<()> {
         if matches!(request.content, Content::ShutdownRequest(_)) {
             tokio::time::sleep(LAST_WORDS).await;
             kernel.end();
+        }
+    }
+}
+
+/// Binds a socket. After a restart the kernel before may hold the port for a moment longer.
+async fn bound<T, F: Future<Output = zmq::Result<T>>>(bind: impl Fn() -> F) -> Result<T> {
+    let began = Instant::now();
+    loop {
+        match bind().await {
+            Ok(socket) => return Ok(socket),
+            Err(error) if began.elapsed() > PORT_PATIENCE => return Err(error.into()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }
@@ -127,7 +171,7 @@ async fn write<S: SocketSend>(
 /// Asks the front end for input and hands the answer back.
 async fn ask<S: SocketSend + SocketRecv>(
     mut socket: zmq::Connection<S>,
-    mut questions: UnboundedReceiver<(JupyterMessage, std::sync::mpsc::Sender<String>)>,
+    mut questions: UnboundedReceiver<Question>,
 ) {
     while let Some((question, answer)) = questions.recv().await {
         if socket.send(question).await.is_err() {

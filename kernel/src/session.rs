@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use jupyter_protocol::{ExecuteRequest, JupyterMessage, JupyterMessageContent as Content};
 use serde_json::{Value, json};
@@ -15,16 +16,28 @@ use crate::history::History;
 use crate::interrupt::Interrupt;
 use crate::message;
 use crate::outputs::Outputs;
+use crate::spare;
 use crate::start::Start;
 
-/// A request that needs the notebook's state.
-pub(crate) struct Task(pub(crate) JupyterMessage);
+/// How long a kernel waits for the next cell before it starts a spare.
+const IDLE: Duration = Duration::from_secs(3);
+
+/// What needs the notebook's state.
+pub(crate) enum Task {
+    /// Go to this folder, with these variables in the environment.
+    Enter(String, Vec<(String, String)>),
+    /// Answer a front end.
+    Request(JupyterMessage),
+}
+
+/// A question to the reader, and where the answer goes.
+pub(crate) type Question = (JupyterMessage, Sender<String>);
 
 /// The way to ask the reader for a line.
-pub(crate) struct Input(UnboundedSender<(JupyterMessage, Sender<String>)>);
+pub(crate) struct Input(UnboundedSender<Question>);
 
 impl Input {
-    pub(crate) fn new(sender: UnboundedSender<(JupyterMessage, Sender<String>)>) -> Input {
+    pub(crate) fn new(sender: UnboundedSender<Question>) -> Input {
         Input(sender)
     }
 
@@ -50,7 +63,9 @@ pub(crate) struct Session {
     input: Input,
     history: History,
     count: u32,
-    waiting: VecDeque<Task>,
+    waiting: VecDeque<JupyterMessage>,
+    /// Whether a front end has ever asked: a spare starts no spare.
+    asked: bool,
 }
 
 impl Session {
@@ -63,8 +78,8 @@ impl Session {
         input: Input,
         history: History,
     ) -> Session {
-        let (count, waiting) = (0, VecDeque::new());
-        Session { start, outputs, interrupt, iopub, replies, input, history, count, waiting }
+        let (count, waiting, asked) = (0, VecDeque::new(), false);
+        Session { start, outputs, interrupt, iopub, replies, input, history, count, waiting, asked }
     }
 
     /// Warms up, then serves requests until there are no more.
@@ -74,7 +89,7 @@ impl Session {
             eprintln!("thalweg-kernel: {error:#}");
         }
         let _ = self.iopub.send(message::status(None, "idle"));
-        while let Some(Task(request)) = self.next(tasks) {
+        while let Some(request) = self.next(&engine, tasks) {
             let _ = self.iopub.send(message::status(Some(&request), "busy"));
             let (kind, content) = match &request.content {
                 Content::ExecuteRequest(cell) => {
@@ -95,8 +110,37 @@ impl Session {
         }
     }
 
-    fn next(&mut self, tasks: &Receiver<Task>) -> Option<Task> {
-        self.waiting.pop_front().or_else(|| tasks.recv().ok())
+    fn next(
+        &mut self,
+        engine: &anyhow::Result<Engine>,
+        tasks: &Receiver<Task>,
+    ) -> Option<JupyterMessage> {
+        loop {
+            if let Some(request) = self.waiting.pop_front() {
+                return Some(request);
+            }
+            let task = match tasks.recv_timeout(IDLE) {
+                Err(RecvTimeoutError::Timeout) if self.asked => {
+                    spare::start();
+                    tasks.recv().ok()?
+                }
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Ok(task) => task,
+            };
+            match (task, engine) {
+                (Task::Request(request), _) => {
+                    self.asked = true;
+                    return Some(request);
+                }
+                (Task::Enter(folder, environment), Ok(engine)) => {
+                    if let Err(error) = engine.enter(&folder, environment) {
+                        self.outputs.note(&format!("{error:#}\n"));
+                    }
+                }
+                (Task::Enter(..), Err(_)) => {} // every cell will say why
+            }
+        }
     }
 
     fn execute(
@@ -149,10 +193,13 @@ impl Session {
 
     /// Answers the cells that wait with `aborted`: what they build on did not happen.
     fn abort(&mut self, tasks: &Receiver<Task>) {
-        self.waiting.extend(tasks.try_iter());
-        for Task(request) in std::mem::take(&mut self.waiting) {
+        self.waiting.extend(tasks.try_iter().filter_map(|task| match task {
+            Task::Request(request) => Some(request),
+            Task::Enter(..) => None, // comes before every cell
+        }));
+        for request in std::mem::take(&mut self.waiting) {
             if !matches!(request.content, Content::ExecuteRequest(_)) {
-                self.waiting.push_back(Task(request));
+                self.waiting.push_back(request);
                 continue;
             }
             let content = json!({ "status": "aborted", "execution_count": self.count });

@@ -158,7 +158,7 @@ fn random() -> String {
 }
 
 fn set(name: &str, value: impl AsRef<OsStr>) {
-    // SAFETY: only the watch of `end_with_parent` runs beside this thread, and it reads no variable.
+    // SAFETY: only watches of other processes run beside this thread, and they read no variable.
     unsafe { env::set_var(name, value) }
 }
 

@@ -271,7 +271,7 @@ fn forget_gone(clones: &Path) -> Result<()> {
 }
 
 /// A key of everything that thalweg is compiled from in this clone.
-fn source_key(clone: &Path) -> Result<String> {
+pub fn source_key(clone: &Path) -> Result<String> {
     let mut key = Key::new().with_files(&clone.join("src"), &[])?;
     for name in ["Cargo.toml", "build.rs"] {
         key = key.with(fs::read(clone.join(name)).unwrap_or_default());
