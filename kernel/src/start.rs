@@ -4,9 +4,9 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
-use std::os::unix::process::parent_id;
+use std::os::unix::process::{CommandExt, parent_id};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -80,11 +80,15 @@ impl Start {
         Engine::start(&commands, PRELUDE, config, outputs, interrupt)
     }
 
-    /// Ends the kernel: its folder goes, and the process that runs the cells ends with it.
+    /// Ends the kernel, at once: a front end waits for it. The process that runs the cells ends with it; another
+    /// program removes the folder, and should it not, the next kernel does.
     pub(crate) fn end(&self) -> ! {
-        let _ = fs::remove_dir_all(&self.dir);
         let _ = fs::remove_file(&self.socket);
-        std::process::exit(0)
+        let mut remove = Command::new("rm");
+        remove.arg("-rf").arg(&self.dir).process_group(0);
+        let _ = remove.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        // SAFETY: ends the process; nothing that would be torn down writes anything.
+        unsafe { libc::_exit(0) }
     }
 
     fn set_environment(&self) {
