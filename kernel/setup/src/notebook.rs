@@ -219,11 +219,13 @@ pub fn private_dir(settings: &Settings, id: u32) -> PathBuf {
 /// Makes the private folder of the kernel that is process `id`.
 pub fn private(settings: &Settings, id: u32) -> Result<Private> {
     let (template, _template_lock) = template(settings)?;
-    remove_dead(&settings.store.join("kernels"))?;
     let dir = private_dir(settings, id);
     let lock = store::lock(&dir)?;
     store::remove(&dir)?;
     tree::copy(&template, &dir.join("work"), &|path| tree::of_notebook(path, true))?;
+    let kernels = settings.store.join("kernels");
+    // Seconds for each: the notebook does not wait. What fails is left to the next kernel.
+    std::thread::spawn(move || remove_dead(&kernels));
     Ok(Private { dir, _lock: lock })
 }
 
