@@ -4,11 +4,13 @@ use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use evcxr::{CommandContext, Error, EvalCallbacks, EvalContext, EvalContextOutputs};
 use serde_json::Value;
 
+use crate::docs::Docs;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::outputs::Outputs;
@@ -22,7 +24,11 @@ pub(crate) struct Engine {
     context: CommandContext,
     outputs: Outputs,
     interrupt: Interrupt,
+    docs: LazyDocs,
 }
+
+/// The library's documentation, read while evcxr starts.
+type LazyDocs = Arc<OnceLock<Arc<Docs>>>;
 
 impl Engine {
     /// Starts evcxr, adds thalweg and runs the prelude: seconds, for rust-analyzer reads all sources.
@@ -32,6 +38,7 @@ impl Engine {
     pub(crate) fn start(
         commands: &str,
         prelude: &str,
+        sources: PathBuf,
         config: PathBuf,
         outputs: Outputs,
         interrupt: Interrupt,
@@ -39,11 +46,18 @@ impl Engine {
         let notebook = env::current_dir().context("the notebook's folder is gone")?;
         env::set_current_dir(&config)
             .with_context(|| format!("cannot enter {}", config.display()))?;
+        let docs = LazyDocs::default();
+        let reading = Arc::clone(&docs);
+        std::thread::spawn(move || drop(reading.set(Arc::new(Docs::read(&sources)))));
         let started = EvalContext::with_subprocess_command(Command::new(env::current_exe()?));
         let (context, pipes) = started.map_err(|error| anyhow::anyhow!("evcxr: {error}"))?;
         pass_on(pipes, &outputs);
-        let mut engine =
-            Engine { context: CommandContext::with_eval_context(context), outputs, interrupt };
+        let mut engine = Engine {
+            context: CommandContext::with_eval_context(context),
+            outputs,
+            interrupt,
+            docs,
+        };
         engine.interrupt.watch(engine.context.process_handle());
         for code in [commands, prelude] {
             engine.context.execute(code).map_err(|error| anyhow::anyhow!("prelude: {error}"))?;
@@ -91,6 +105,11 @@ impl Engine {
             Ok(Ok(outputs)) => return Ok(bundle(outputs.content_by_mime_type)),
         };
         Err(if requests > 0 && !killed { interrupted(failure) } else { failure })
+    }
+
+    /// What the library's sources say; waits for the reading, which takes a second.
+    pub(crate) fn docs(&self) -> Arc<Docs> {
+        Arc::clone(self.docs.wait())
     }
 
     /// Completions at a byte offset.

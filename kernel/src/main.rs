@@ -15,6 +15,7 @@ mod cargo;
 mod child;
 mod clone;
 mod completeness;
+mod docs;
 mod engine;
 mod export;
 mod failure;

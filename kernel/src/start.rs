@@ -77,7 +77,8 @@ impl Start {
             ":linker system\n:efmt {{:?}}\n:dep {}\n",
             notebook::dependency(&self.settings.clone)
         );
-        Engine::start(&commands, PRELUDE, config, outputs, interrupt)
+        let sources = self.settings.clone.join("src");
+        Engine::start(&commands, PRELUDE, sources, config, outputs, interrupt)
     }
 
     /// Ends the kernel, at once: a front end waits for it. The process that runs the cells ends with it; another

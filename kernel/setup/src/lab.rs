@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -10,13 +11,29 @@ use crate::command;
 use crate::places::Places;
 use crate::setup::{self, Ready};
 
-/// Opens JupyterLab on notebooks/, with its own `options`, and returns when it is closed.
+/// Opens JupyterLab on notebooks/, with its own `options`, and returns when it is closed. While the browser opens, a
+/// kernel warms up for the first notebook.
 pub fn open(places: &Places, options: &[&str]) -> Result<()> {
     let ready = setup::ready(places)?;
     let mut lab = ready.python.command();
     lab.args(["-m", "jupyterlab"]).args(options).current_dir(places.clone.join("notebooks"));
     jupyter(&mut lab, &ready);
-    command::shown("JupyterLab", &mut lab)
+    let mut running = lab.spawn().context("cannot start JupyterLab")?;
+    let spare = Command::new(&ready.kernel)
+        .arg("spare")
+        .env("JPY_PARENT_PID", running.id().to_string())
+        .env("THALWEG_KERNEL_SETTINGS", &ready.settings_file)
+        .stdin(Stdio::null())
+        .process_group(0) // what is typed in the terminal is not meant for it
+        .spawn();
+    if let Err(error) = spare {
+        eprintln!("the first notebook will start cold: {error}");
+    }
+    let status = running.wait().context("JupyterLab")?;
+    if !status.success() {
+        bail!("JupyterLab ended with {status}");
+    }
+    Ok(())
 }
 
 /// Runs the notebooks whose name starts with `prefix` and writes lab/<name>.html; with `save` the notebooks keep
