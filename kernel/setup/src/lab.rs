@@ -1,13 +1,15 @@
 //! `cargo lab`: JupyterLab on notebooks/, or one notebook without a browser.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::command;
+use crate::install::Spec;
+use crate::kernel;
 use crate::places::Places;
 use crate::setup::{self, Ready};
 
@@ -19,20 +21,29 @@ pub fn open(places: &Places, options: &[&str]) -> Result<()> {
     lab.args(["-m", "jupyterlab"]).args(options).current_dir(places.clone.join("notebooks"));
     jupyter(&mut lab, &ready);
     let mut running = lab.spawn().context("cannot start JupyterLab")?;
-    let spare = Command::new(&ready.kernel)
-        .arg("spare")
-        .env("JPY_PARENT_PID", running.id().to_string())
-        .env("THALWEG_KERNEL_SETTINGS", &ready.settings_file)
-        .stdin(Stdio::null())
-        .process_group(0) // what is typed in the terminal is not meant for it
-        .spawn();
-    if let Err(error) = spare {
-        eprintln!("the first notebook will start cold: {error}");
+    if let Err(error) = warm_up(places, running.id()) {
+        eprintln!("the first notebook will start cold: {error:#}");
     }
     let status = running.wait().context("JupyterLab")?;
     if !status.success() {
         bail!("JupyterLab ended with {status}");
     }
+    Ok(())
+}
+
+/// Starts a spare kernel for the Jupyter that is process `jupyter`; it ends with it.
+fn warm_up(places: &Places, jupyter: u32) -> Result<()> {
+    let dir = kernel::prepared(places).join("kernels").join(kernel::NAME);
+    let spec = Spec::read(&dir)?.context("set-up left no kernelspec")?;
+    let mut spare = Command::new(spec.binary);
+    spare
+        .arg("spare")
+        .env("JPY_PARENT_PID", jupyter.to_string())
+        .env("THALWEG_KERNEL_SETTINGS", spec.settings)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    spare.process_group(0); // what is typed in the terminal is not meant for it
+    spare.spawn().context("cannot start a spare kernel")?;
     Ok(())
 }
 
@@ -75,6 +86,7 @@ pub fn runner(places: &Places, ready: &Ready, notebook: &Path, page: &Path, save
     if save {
         python.arg("--save");
     }
+    python.env("THALWEG_SPARE", "0"); // nobody restarts this kernel
     jupyter(&mut python, ready);
     python
 }
