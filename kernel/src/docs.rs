@@ -16,6 +16,12 @@ pub(crate) struct Entry {
     pub(crate) sentence: String,
 }
 
+impl Entry {
+    pub(crate) fn is_method(&self) -> bool {
+        self.signature.contains("self")
+    }
+}
+
 /// All names, by the type they belong to; those of no type under the empty name.
 #[derive(Debug, Default)]
 pub(crate) struct Docs {
@@ -38,8 +44,7 @@ impl Docs {
     /// The type whose methods these are: of those whose every method is among the names, the one with the most.
     pub(crate) fn owner(&self, names: &HashSet<&str>) -> Option<&str> {
         let methods = |items: &HashMap<String, Entry>| -> Option<usize> {
-            let mut methods =
-                items.iter().filter(|(_, entry)| entry.signature.contains("self")).peekable();
+            let mut methods = items.iter().filter(|(_, entry)| entry.is_method()).peekable();
             methods.peek()?;
             let mut count = 0;
             for (name, _) in methods {
@@ -130,9 +135,10 @@ impl Docs {
         let public = matches!(visibility, Visibility::Public(_));
         let entry = Entry { public, signature, sentence: first_sentence(attributes) };
         let items = self.owners.entry(owner.to_owned()).or_default();
-        // A method is what one completes where a field has the same name.
         let known = items.entry(name.to_string()).or_insert_with(|| entry.clone());
-        if public && !known.public {
+        // Where a field has the name of a method, the method is meant.
+        let better = (public, entry.is_method()) > (known.public, known.is_method());
+        if better {
             *known = entry;
         }
     }

@@ -73,8 +73,7 @@ impl Offer {
         };
         let hidden = known.is_some_and(|entry| owner.is_some() && !entry.public);
         // A private field may have the name of the method that gives it.
-        let field = known.is_some_and(|entry| entry.signature.contains("self"))
-            && !completion.contains('(');
+        let field = known.is_some_and(Entry::is_method) && !completion.contains('(');
         if hidden || field || name == "evcxr_display" {
             return None;
         }
