@@ -8,6 +8,7 @@
 //! - [`lockfile`]: which packages of Cargo.lock a package needs
 //! - [`command`]: running other programs with a log, progress and one-line errors
 //! - [`toolchain`], [`python`], [`libtorch`], [`kernel`], [`notebook`]: the five things set up
+//! - [`settings`]: what a kernel is told of all that
 //! - [`setup`]: all of them in order; [`lab`], [`verify`]: the two commands
 //! - [`install`], [`doctor`]: the kernel for every Jupyter of this user; what is there and what is missing
 
@@ -22,6 +23,7 @@ pub mod lockfile;
 pub mod notebook;
 pub mod places;
 pub mod python;
+pub mod settings;
 pub mod setup;
 pub mod store;
 pub mod toolchain;
