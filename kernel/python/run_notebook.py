@@ -26,6 +26,7 @@ def main():
     arguments.add_argument("--html", type=pathlib.Path, help="write the page here")
     arguments.add_argument("--save", action="store_true", help="keep the outputs in the notebook")
     arguments.add_argument("--timeout", type=int, default=600, help="seconds a cell may take")
+    arguments.add_argument("--folder", type=pathlib.Path, help="where the kernel works (the notebook's own folder)")
     options = arguments.parse_args()
     notebook = nbformat.read(options.notebook, as_version=4)
     began = time.time()
@@ -49,7 +50,7 @@ async def run(notebook, options):
         startup_timeout=600,
         timeout=options.timeout,
         record_timing=False,
-        resources={"metadata": {"path": str(options.notebook.resolve().parent)}},
+        resources={"metadata": {"path": str(options.folder or options.notebook.resolve().parent)}},
     )
     cells = [(index, cell) for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     began = time.time()

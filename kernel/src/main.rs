@@ -29,6 +29,7 @@ mod server;
 mod session;
 mod spare;
 mod start;
+mod stock;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -43,6 +44,10 @@ fn main() -> Result<()> {
     if let Some(role) = cargo::role() {
         cargo::run(role);
     }
+    if stock::is_asked_for() {
+        start::end_with_parent();
+        return stock::run();
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if std::env::var_os("EVCXR_IS_RUNTIME").is_some() {
         start::end_with_parent();
@@ -51,7 +56,6 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["--control_file", file] => serve(Path::new(file)),
         ["spare"] => server::run(Connection::Spare(Spare::new()?), Start::new()?),
-        ["stock", ..] => evcxr_jupyter::main(),
         ["export", ..] => manage::end(export::run(&arguments[1..])),
         ["install" | "uninstall" | "doctor", ..] => manage::end(manage::run(&arguments)),
         _ => {

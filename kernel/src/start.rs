@@ -148,7 +148,7 @@ fn socket(dir: &Path) -> PathBuf {
 
 /// Where a cell's library finds Rust's own (it is built one folder deeper than evcxr puts it, so that its relative
 /// path to them leads nowhere) and libtorch.
-fn library_path(settings: &Settings) -> OsString {
+pub(crate) fn library_path(settings: &Settings) -> OsString {
     let old = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let rust = settings.sysroot.join("lib/rustlib").join(&settings.host).join("lib");
     let others = env::split_paths(&old).filter(|path| !path.as_os_str().is_empty());
@@ -162,7 +162,7 @@ fn random() -> String {
     format!("{:016x}{:016x}", word(), word())
 }
 
-fn set(name: &str, value: impl AsRef<OsStr>) {
+pub(crate) fn set(name: &str, value: impl AsRef<OsStr>) {
     // SAFETY: only watches of other processes run beside this thread, and they read no variable.
     unsafe { env::set_var(name, value) }
 }

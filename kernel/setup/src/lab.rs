@@ -81,14 +81,28 @@ pub fn page_of(clone: &Path, notebook: &Path) -> PathBuf {
 
 /// The command that runs one notebook; it prints a line for each cell and fails with the first failing one.
 pub fn runner(places: &Places, ready: &Ready, notebook: &Path, page: &Path, save: bool) -> Command {
-    let mut python = ready.python.command();
-    python.arg(places.python_files().join("run_notebook.py")).arg(notebook).arg("--html").arg(page);
+    let mut python = python(places, ready, "run_notebook.py");
+    python.arg(notebook).arg("--html").arg(page);
     if save {
         python.arg("--save");
     }
     python.env("THALWEG_SPARE", "0"); // nobody restarts this kernel
+    python
+}
+
+/// The command that runs one of kernel/python's scripts, with our kernel among those it finds.
+pub fn python(places: &Places, ready: &Ready, script: &str) -> Command {
+    let mut python = ready.python.command();
+    python.arg(places.python_files().join(script)).env("PYTHONDONTWRITEBYTECODE", "1");
     jupyter(&mut python, ready);
     python
+}
+
+/// Measures the kernel beside the stock one, `rounds` times, and prints a table.
+pub fn latency(places: &Places, rounds: &str) -> Result<()> {
+    let ready = setup::ready(places)?;
+    let mut bench = python(places, &ready, "bench_latency.py");
+    command::shown("the latency bench", bench.args(["--rounds", rounds]))
 }
 
 /// Tells a Jupyter program where our kernelspec lies, and lets it read none of the caller's notebook settings.

@@ -8,6 +8,7 @@ const HELP: &str = "cargo lab                 set up what is missing, open Jupyt
 cargo lab --no-browser    the same; such options are JupyterLab's (as root: --allow-root)
 cargo lab --run 01        run notebooks/01*.ipynb without a browser, write lab/01*.html
 cargo lab --run 01 --save the same, and keep the outputs in the notebook
+cargo lab --latency 5     measure the kernel beside stock evcxr_jupyter, 5 rounds
 cargo verify              set up what is missing, run every test
 cargo kernel install      set up what is missing, add the kernel to every Jupyter of this user (uninstall removes it)
 cargo kernel doctor       say what is there and what is missing
@@ -23,7 +24,8 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["lab", "--run", prefix] => lab::run(&places, prefix, false),
         ["lab", "--run", prefix, "--save"] => lab::run(&places, prefix, true),
-        ["lab", "--help" | "-h" | "--run", ..] => Err(anyhow::anyhow!("usage:\n{HELP}")),
+        ["lab", "--latency", rounds] => lab::latency(&places, rounds),
+        ["lab", "--help" | "-h" | "--run" | "--latency", ..] => Err(anyhow::anyhow!("usage:\n{HELP}")),
         ["lab", options @ ..] => lab::open(&places, options),
         ["verify"] => verify::run(&places),
         ["kernel", "doctor"] => doctor::run(&places),
