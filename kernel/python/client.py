@@ -77,19 +77,19 @@ class Connection:
         self.client.start_channels()
         self.published, self.replies = [], {}
 
-    def run(self, code, timeout=PATIENCE, **options):
+    def run(self, code, timeout=None, **options):
         """Runs a cell to its end."""
         return self.wait(self.send(code, **options), timeout)
 
     def send(self, code, **options):
         return self.client.execute(code, allow_stdin=False, **options)
 
-    def wait(self, request, timeout=PATIENCE):
+    def wait(self, request, timeout=None):
         reply = self.reply_to(request, timeout)
         self.until(lambda: self.is_idle(request), timeout, "the kernel never said that it is idle")
         return Cell(reply, self.published_for(request))
 
-    def reply_to(self, request, timeout=PATIENCE):
+    def reply_to(self, request, timeout=None):
         what = "no reply" if isinstance(request, str) else "none of the replies"
         self.until(lambda: request in self.replies, timeout, what)
         return self.replies[request]
@@ -109,7 +109,7 @@ class Connection:
             if message["msg_type"] == "stream" and message["content"]["name"] == "stdout"
         )
 
-    def wait_for(self, request, text, timeout=PATIENCE):
+    def wait_for(self, request, text, timeout=None):
         """Waits until `text` has arrived on standard output; the cell may still run."""
         self.until(lambda: text in self.seen(request), timeout, f"{text!r} never arrived")
 
@@ -121,6 +121,7 @@ class Connection:
 
     def until(self, done, timeout, what):
         """Reads messages until `done()`."""
+        timeout = timeout or PATIENCE
         end = time.monotonic() + timeout
         while not done():
             if time.monotonic() > end:
@@ -161,6 +162,12 @@ class Kernel(Connection):
 
     def interrupt(self):
         self.manager.interrupt_kernel()
+
+    def restart(self):
+        """What a front end's button does: the process is shut down and another one started."""
+        self.close()
+        self.manager.restart_kernel()
+        super().__init__(self.manager.client())
 
     def stop(self):
         self.close()
