@@ -23,7 +23,8 @@ pub(crate) fn run() -> Result<()> {
     if env::var_os("EVCXR_IS_RUNTIME").is_some() {
         return evcxr_jupyter::main();
     }
-    let file = env::var_os("THALWEG_KERNEL_SETTINGS").context("THALWEG_KERNEL_SETTINGS is not set")?;
+    let file =
+        env::var_os("THALWEG_KERNEL_SETTINGS").context("THALWEG_KERNEL_SETTINGS is not set")?;
     let settings = Settings::read(Path::new(&file))?;
     let private = notebook::private(&settings, std::process::id())?;
     let config = private.dir.join("config");

@@ -8,9 +8,9 @@ use std::sync::{Mutex, MutexGuard};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use thalweg_setup::lab;
 use thalweg_setup::places::Places;
 use thalweg_setup::setup::{self, Ready};
-use thalweg_setup::lab;
 
 /// A kernel takes a gigabyte and both cores while it starts: one test at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -59,7 +59,8 @@ fn the_first_notebook_runs_in_the_stock_kernel_after_one_more_cell() -> Result<(
     let first = json!({ "cell_type": "code", "id": "stock", "metadata": {}, "outputs": [], "execution_count": null,
                         "source": ":dep thalweg = { path = \"..\" }\nuse thalweg::prelude::*;" });
     notebook["cells"].as_array_mut().context("no cells")?.insert(0, first);
-    let copy = Copy(std::env::temp_dir().join(format!("thalweg-stock-{}.ipynb", std::process::id())));
+    let copy =
+        Copy(std::env::temp_dir().join(format!("thalweg-stock-{}.ipynb", std::process::id())));
     fs::write(&copy.0, notebook.to_string())?;
     let mut run = bench.python("run_notebook.py");
     run.arg(&copy.0).arg("--folder").arg(&notebooks).env("THALWEG_STOCK", "1");

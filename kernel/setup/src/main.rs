@@ -25,7 +25,9 @@ fn main() -> ExitCode {
         ["lab", "--run", prefix] => lab::run(&places, prefix, false),
         ["lab", "--run", prefix, "--save"] => lab::run(&places, prefix, true),
         ["lab", "--latency", rounds] => lab::latency(&places, rounds),
-        ["lab", "--help" | "-h" | "--run" | "--latency", ..] => Err(anyhow::anyhow!("usage:\n{HELP}")),
+        ["lab", "--help" | "-h" | "--run" | "--latency", ..] => {
+            Err(anyhow::anyhow!("usage:\n{HELP}"))
+        }
         ["lab", options @ ..] => lab::open(&places, options),
         ["verify"] => verify::run(&places),
         ["kernel", "doctor"] => doctor::run(&places),
