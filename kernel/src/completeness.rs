@@ -1,6 +1,6 @@
 //! Whether code can be run as it stands, for consoles that ask at the end of a line.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{TokenStream, TokenTree};
 use syn::parse::Parser;
 
 /// What the code is.
@@ -14,11 +14,7 @@ pub(crate) enum Completeness {
 
 /// Judges code as a cell: commands such as `:dep` by the line, all else as the inside of a Rust block.
 pub(crate) fn of(code: &str) -> Completeness {
-    let rust: String = code
-        .lines()
-        .map(|line| if line.trim_start().starts_with([':', '!']) { "\n" } else { line })
-        .flat_map(|line| [line, "\n"])
-        .collect();
+    let rust = without_commands(code);
     match open_at_end(&rust) {
         Err(()) => return Completeness::Invalid,
         Ok(Some(depth)) => return Completeness::Incomplete("    ".repeat(depth)),
@@ -30,6 +26,40 @@ pub(crate) fn of(code: &str) -> Completeness {
         Err(error) if at_end(&error) => Completeness::Incomplete(String::new()),
         Err(_) => Completeness::Invalid,
     }
+}
+
+fn without_commands(code: &str) -> String {
+    code.lines()
+        .map(|line| if line.trim_start().starts_with([':', '!']) { "\n" } else { line })
+        .flat_map(|line| [line, "\n"])
+        .collect()
+}
+
+/// What evcxr leaves out of a cell without a word: all behind a bracket that closes nothing, and a `let` without a name.
+pub(crate) fn left_out(code: &str) -> Option<&'static str> {
+    match without_commands(code).parse::<TokenStream>() {
+        Err(_) => Some("a bracket or a quote closes nothing; what stands behind it was not run"),
+        Ok(tokens) => nameless_let(tokens).then_some("a `let` without a name was not run"),
+    }
+}
+
+fn nameless_let(tokens: TokenStream) -> bool {
+    let mut tokens = tokens.into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        let nameless = match token {
+            TokenTree::Ident(word) if word == "let" => match tokens.peek() {
+                None => true,
+                Some(TokenTree::Punct(mark)) => matches!(mark.as_char(), '=' | ';'),
+                Some(_) => false,
+            },
+            TokenTree::Group(group) => nameless_let(group.stream()),
+            _ => false,
+        };
+        if nameless {
+            return true;
+        }
+    }
+    false
 }
 
 /// syn says of code that breaks off what it would have liked to see next.
@@ -140,6 +170,23 @@ fn character(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_evcxr_would_drop_is_named() {
+        for code in ["let = 3;", "let a = 1;\nlet", "if a { let ; }", "}", "a); b"] {
+            assert!(left_out(code).is_some(), "{code}");
+        }
+        for code in [
+            ":dep x = {",
+            "let [a, b] = c;",
+            "if let Some(x) = y {}",
+            "let _ = 1;",
+            "let (a, b) = c;",
+            "",
+        ] {
+            assert_eq!(left_out(code), None, "{code}");
+        }
+    }
 
     #[test]
     fn what_can_run_is_complete() {

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use evcxr::{CommandContext, Error, EvalCallbacks, EvalContext, EvalContextOutputs};
 use serde_json::Value;
 
+use crate::completeness;
 use crate::docs::Docs;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -102,7 +103,10 @@ impl Engine {
             Ok(Ok(_)) if seen.panicked || seen.left => {
                 Failure::new("Error", "the cell did not run to its end")
             }
-            Ok(Ok(outputs)) => return Ok(bundle(outputs.content_by_mime_type)),
+            Ok(Ok(outputs)) => match completeness::left_out(code) {
+                None => return Ok(bundle(outputs.content_by_mime_type)),
+                Some(what) => Failure::new("compile error", what),
+            },
         };
         Err(if requests > 0 && !killed { interrupted(failure) } else { failure })
     }

@@ -69,15 +69,20 @@ impl Failure {
         let Error::CompilationErrors(errors) = error else {
             return Failure::new("Error", error.to_string());
         };
-        let code = errors.first().and_then(|error| error.code());
+        // Warnings come along with errors, and evcxr lists them as they come.
+        let grave: Vec<&CompilationError> =
+            errors.iter().filter(|error| error.level() != "warning").collect();
+        let shown = if grave.is_empty() { errors.iter().collect() } else { grave };
+        let first = shown.first();
+        let code = first.and_then(|error| error.code());
         let mut traceback: Vec<String> =
-            errors.iter().flat_map(|error| report(error, cell, count)).collect();
-        if errors.iter().any(|error| error.message().contains("contains a reference")) {
+            shown.iter().flat_map(|error| report(error, cell, count)).collect();
+        if shown.iter().any(|error| error.message().contains("contains a reference")) {
             traceback.push("a notebook's variables must own what they hold".to_owned());
         }
         Failure {
             name: code.map_or("compile error".to_owned(), |code| format!("compile error {code}")),
-            value: errors.first().map(|error| first_line(&error.message())).unwrap_or_default(),
+            value: first.map(|error| first_line(&error.message())).unwrap_or_default(),
             traceback,
         }
     }

@@ -25,6 +25,7 @@ mod interrupt;
 mod manage;
 mod message;
 mod outputs;
+mod request;
 mod server;
 mod session;
 mod spare;

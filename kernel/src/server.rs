@@ -19,6 +19,7 @@ use crate::history::History;
 use crate::interrupt::Interrupt;
 use crate::message;
 use crate::outputs::Outputs;
+use crate::request;
 use crate::session::{Input, Question, Session, Task};
 use crate::spare::Spare;
 use crate::start::Start;
@@ -106,7 +107,9 @@ async fn serve(
     let shell_front = front.clone();
     tokio::spawn(async move {
         loop {
-            let Some(request) = next(shell_reader.read().await).await else { continue };
+            let Some(request) = next(request::read(&mut shell_reader).await).await else {
+                continue;
+            };
             match request.content {
                 Content::ExecuteRequest(_)
                 | Content::CompleteRequest(_)
@@ -122,7 +125,7 @@ async fn serve(
     tokio::spawn(write(control_writer, receiver));
     let control_front = Front { replies, ..front };
     loop {
-        let Some(request) = next(control_reader.read().await).await else { continue };
+        let Some(request) = next(request::read(&mut control_reader).await).await else { continue };
         control_front.answer(&request);
         if matches!(request.content, Content::ShutdownRequest(_)) {
             tokio::time::sleep(LAST_WORDS).await;
