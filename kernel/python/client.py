@@ -1,10 +1,10 @@
 """A kernel as a test sees it: started like JupyterLab does, every message checked against the protocol and kept."""
 
+import atexit
 import os
 import pathlib
 import re
 import time
-import unittest
 from queue import Empty
 
 from jsonschema import ValidationError
@@ -171,22 +171,24 @@ class Kernel(Connection):
 
     def stop(self):
         self.close()
-        self.manager.shutdown_kernel()
+        if self.manager.has_kernel:
+            self.manager.shutdown_kernel()
 
 
 def shared():
     """The one kernel that most tests use, for a start takes long; it has loaded a model, and a test leaves it usable."""
     if not hasattr(shared, "kernel"):
         shared.kernel = Kernel.ready()
-        unittest.addModuleCleanup(unshare)
+        atexit.register(unshare)
         loaded = shared.kernel.run(MODEL)
         assert loaded.status == "ok", loaded
     return shared.kernel
 
 
 def unshare():
-    shared.kernel.stop()
-    del shared.kernel
+    if hasattr(shared, "kernel"):
+        shared.kernel.stop()
+        del shared.kernel
 
 
 def taken(get, timeout=0):

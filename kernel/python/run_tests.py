@@ -4,6 +4,8 @@ import sys
 import time
 import unittest
 
+import client
+
 
 class Lines(unittest.TestResult):
     """A line for each test, and what failed in full at the end."""
@@ -44,6 +46,7 @@ def main():
     tests = unittest.defaultTestLoader.loadTestsFromNames(sys.argv[1:])
     result = Lines()
     tests.run(result)
+    client.unshare()
     sys.exit(result.close(time.monotonic() - began))
 
 

@@ -73,7 +73,7 @@ class TwoKernels(unittest.TestCase):
     def test_4_a_kernel_that_is_shut_down_leaves_no_process(self):
         kernel = psutil.Process(self.first.pid)
         family = kernel.children(recursive=True)
-        self.first.manager.shutdown_kernel()
+        self.first.stop()
         _, alive = psutil.wait_procs(family, timeout=PATIENCE)
         self.assertEqual(alive, [])
 

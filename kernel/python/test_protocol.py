@@ -38,7 +38,7 @@ class Protocol(jupyter_kernel_test.KernelTests):
     code_inspect_sample = "Model"
     completion_samples = [
         {"text": "Tens", "matches": {"Tensor"}},
-        {"text": "Model::loa", "matches": {"load", "load_on"}},
+        {"text": "Model::loa", "matches": {"load", "load_on", "load_spread"}},
     ]
     complete_code_samples = [
         "1 + 1",
