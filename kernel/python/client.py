@@ -142,11 +142,11 @@ class Connection:
 
 
 class Kernel(Connection):
-    """A kernel of our own, ended with `stop`."""
+    """A kernel of our own, ended with `stop`; unless `environment` says otherwise no spare is made for its end."""
 
     def __init__(self, name="thalweg", environment=None, folder=NOTEBOOKS):
         self.manager = KernelManager(kernel_name=name)
-        self.manager.start_kernel(cwd=str(folder), env={**os.environ, **(environment or {})})
+        self.manager.start_kernel(cwd=str(folder), env={**os.environ, "THALWEG_SPARE": "0", **(environment or {})})
         super().__init__(self.manager.client())
 
     @classmethod

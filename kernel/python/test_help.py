@@ -30,11 +30,18 @@ class Completions(unittest.TestCase):
 
     def offers(self, code, *names):
         reply = self.kernel.ask("complete", code)
+        offered = [match.removesuffix("()") for match in reply["matches"]]
         for name in names:
-            self.assertIn(name, reply["matches"], f"after {code!r}")
-        for name in reply["matches"]:
+            self.assertIn(name, offered, f"after {code!r}")
+        for name in offered:
             self.assertFalse("evcxr" in name or "Fallback" in name, f"{name} after {code!r}")
         return reply
+
+    def explains(self, reply, name, sentence):
+        """The list itself says what the name is for."""
+        kinds = reply["metadata"]["_jupyter_types_experimental"]
+        (one,) = [kind for kind in kinds if kind["text"].removesuffix("()") == name]
+        self.assertIn(words(sentence), words(one["documentation"]))
 
     def test_names_of_the_prelude(self):
         self.offers("Mod", "Model")
@@ -48,19 +55,23 @@ class Completions(unittest.TestCase):
     def test_methods_of_a_model(self):
         reply = self.offers("model.", "run", "sweep", "tokens", "logits", "generate", "top", "config")
         self.assertEqual((reply["cursor_start"], reply["cursor_end"]), (6, 6))
+        self.explains(reply, "run", first_sentence("pub fn run", "impl Model"))
+        self.assertNotIn("run_program", reply["matches"], "what a notebook cannot name is not offered")
 
     def test_the_begun_word_is_replaced_and_characters_are_counted_not_bytes(self):
         reply = self.offers('let río = "→"; model.swe', "sweep")
         self.assertEqual((reply["cursor_start"], reply["cursor_end"]), (21, 24))
 
     def test_methods_of_a_plan(self):
-        self.offers("Plan::new().", "cache", "intervene", "logits_at", "gradients", "freeze", "attention")
+        reply = self.offers("Plan::new().", "cache", "intervene", "logits_at", "gradients", "freeze", "attention")
+        self.explains(reply, "cache", first_sentence("pub fn cache", "impl Plan"))
 
     def test_points(self):
         self.offers("Point::", "ResidPre", "Q", "Pattern", "Z", "MlpPost", "ResidPost")
 
     def test_interventions(self):
-        self.offers("Intervention::", "zero", "mean", "patch", "set", "add", "scale", "custom")
+        reply = self.offers("Intervention::", "zero", "mean", "patch", "set", "add", "scale", "custom")
+        self.explains(reply, "zero", first_sentence("pub fn zero", "impl Intervention"))
 
     def test_names_defined_in_the_cell_itself(self):
         self.offers("let plan = Plan::new();\nplan.interv", "intervene")
