@@ -60,7 +60,8 @@ impl Engine {
             docs,
         };
         engine.interrupt.watch(engine.context.process_handle());
-        for code in [commands, prelude] {
+        // The last, empty cell is the first to be compiled the quick way, which prepares it for the reader's.
+        for code in [commands, prelude, "{}"] {
             engine.context.execute(code).map_err(|error| anyhow::anyhow!("prelude: {error}"))?;
         }
         engine.enter(&notebook.to_string_lossy(), Vec::new())?;

@@ -23,5 +23,17 @@ macro_rules! eprintln {
     };
     ($($words:tt)*) => { std::eprintln!($($words)*) };
 }
-let kernel_warm_up = vec![Tensor::from(1i64).size().len()];
+// What a first cell would wait for happens at the start: inference through the library and tch, and the second build
+// that evcxr makes where `?` is used for the first time. Nothing of this runs.
+let kernel_warm_up = {
+    let first_look = |model: &Model| -> thalweg::anyhow::Result<()> {
+        let tokens = model.tokens("")?;
+        let run = model.run(&tokens, &Plan::new().cache(Point::ResidPost))?;
+        let lens = logit_lens(model, &run.cache, model.token("")?)?;
+        heatmap(&lens)?.evcxr_display();
+        Ok(())
+    };
+    std::mem::size_of_val(&first_look)
+};
+"0".parse::<usize>()?;
 drop(kernel_warm_up);
