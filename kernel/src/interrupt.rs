@@ -52,6 +52,11 @@ impl Interrupt {
         self.state().executing
     }
 
+    /// Whether the cell was asked to stop.
+    pub(crate) fn requested(&self) -> bool {
+        self.state().requests > 0
+    }
+
     /// Asks the cell to stop; asked again while its code runs, kills its process.
     pub(crate) fn request(&self, outputs: &Outputs) {
         let mut state = self.state();

@@ -171,19 +171,27 @@ async fn write<S: SocketSend>(
     }
 }
 
-/// Asks the front end for input and hands the answer back.
+/// Asks the front end for input and hands the answer back. A question that nobody answers does not stand in the way of
+/// the next.
 async fn ask<S: SocketSend + SocketRecv>(
     mut socket: zmq::Connection<S>,
     mut questions: UnboundedReceiver<Question>,
 ) {
-    while let Some((question, answer)) = questions.recv().await {
-        if socket.send(question).await.is_err() {
-            continue;
-        }
-        if let Ok(reply) = socket.read().await
-            && let Content::InputReply(reply) = reply.content
-        {
-            let _ = answer.send(reply.value);
+    let mut open: Option<Sender<String>> = None;
+    loop {
+        tokio::select! {
+            question = questions.recv() => {
+                let Some((question, answer)) = question else { return };
+                open = socket.send(question).await.is_ok().then_some(answer);
+            }
+            reply = socket.read() => {
+                if let Ok(message) = reply
+                    && let Content::InputReply(reply) = message.content
+                    && let Some(answer) = open.take()
+                {
+                    let _ = answer.send(reply.value);
+                }
+            }
         }
     }
 }

@@ -41,15 +41,28 @@ impl Input {
         Input(sender)
     }
 
-    /// Asks; the answer is empty where the front end does not allow it or goes away.
-    fn ask(&self, cell: &JupyterMessage, allowed: bool, prompt: &str, password: bool) -> String {
+    /// Asks; the answer is empty where the front end does not allow it, and after an interrupt.
+    fn ask(
+        &self,
+        cell: &JupyterMessage,
+        allowed: bool,
+        interrupt: &Interrupt,
+        prompt: &str,
+        password: bool,
+    ) -> String {
         if !allowed {
             return String::new();
         }
         let content = json!({ "prompt": prompt, "password": password });
         let (sender, receiver) = channel();
         let _ = self.0.send((message::of(Some(cell), "input_request", content), sender));
-        receiver.recv().unwrap_or_default()
+        loop {
+            match receiver.recv_timeout(Duration::from_millis(200)) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Timeout) if !interrupt.requested() => {}
+                Err(_) => return String::new(),
+            }
+        }
     }
 }
 
@@ -161,8 +174,9 @@ impl Session {
             let _ = self.iopub.send(message::public(Some(request), "execute_input", content));
         }
         self.outputs.begin(request, count, cell.silent);
-        let ask =
-            |prompt: &str, password| self.input.ask(request, cell.allow_stdin, prompt, password);
+        let ask = |prompt: &str, password| {
+            self.input.ask(request, cell.allow_stdin, &self.interrupt, prompt, password)
+        };
         let ran = match engine {
             Ok(engine) => engine.run(&cell.code, count, &ask),
             Err(error) => {
