@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 import unittest
 
 import psutil
@@ -76,6 +77,31 @@ class TwoKernels(unittest.TestCase):
         self.first.stop()
         _, alive = psutil.wait_procs(family, timeout=PATIENCE)
         self.assertEqual(alive, [])
+
+
+class WarmSpare(unittest.TestCase):
+    def test_a_spare_takes_over_at_a_restart_and_ends_with_the_kernel(self):
+        kernel = Kernel(environment={"THALWEG_SPARE": "1"})
+        self.addCleanup(kernel.stop)
+        kernel.run("let before = 1;")
+        spare = self.spare(kernel)
+        kernel.restart()
+        cells = int(kernel.run("std::process::id()").result)
+        self.assertIn(cells, [child.pid for child in spare.children()], "the spare runs the cells")
+        self.assertEqual(kernel.run("before").status, "error")
+        self.assertIn(str(NOTEBOOKS), kernel.run("std::env::current_dir()?").result)
+        kernel.stop()
+        _, alive = psutil.wait_procs([spare], timeout=PATIENCE)
+        self.assertEqual(alive, [])
+
+    def spare(self, kernel):
+        """The spare that a kernel starts when it has been idle for a while."""
+        for _ in range(PATIENCE):
+            for child in psutil.Process(kernel.pid).children():
+                if child.cmdline()[1:] == ["spare"]:
+                    return child
+            time.sleep(1)
+        raise AssertionError("no spare was started")
 
 
 if __name__ == "__main__":

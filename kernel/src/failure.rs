@@ -28,6 +28,10 @@ impl Panic {
     }
 }
 
+/// Cells compile offline, against sources that are locked with the library.
+const NO_CRATE: &str = "a notebook's crates are those that thalweg itself is built from; with others it can go on as a \
+                        project: cargo kernel export NOTEBOOK --project DIR";
+
 /// What tch panics with when libtorch throws.
 const UNWRAPPED_TORCH: &str = "called `Result::unwrap()` on an `Err` value: Torch(\"";
 
@@ -79,6 +83,9 @@ impl Failure {
             shown.iter().flat_map(|error| report(error, cell, count)).collect();
         if shown.iter().any(|error| error.message().contains("contains a reference")) {
             traceback.push("a notebook's variables must own what they hold".to_owned());
+        }
+        if traceback.iter().any(|line| line.contains("no matching package named")) {
+            traceback.push(NO_CRATE.to_owned());
         }
         Failure {
             name: code.map_or("compile error".to_owned(), |code| format!("compile error {code}")),

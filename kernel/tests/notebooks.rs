@@ -2,18 +2,16 @@
 //! already compiled; they set up what is missing.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use thalweg_setup::notebook::Settings;
 use thalweg_setup::places::Places;
 use thalweg_setup::setup::{self, Ready};
-use thalweg_setup::{kernel, lab, store};
+use thalweg_setup::{kernel, lab};
 
 /// A kernel takes a gigabyte and both cores while it starts: one test at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -110,62 +108,6 @@ fn a_cell_that_panics_or_returns_an_error_fails_the_run() -> Result<()> {
         }
     }
     Ok(())
-}
-
-#[test]
-fn two_kernels_at_once_do_not_mix() -> Result<()> {
-    let bench = Bench::new("two")?;
-    let cells = |name: &str| -> Vec<String> {
-        let last = |index: usize| format!("println!(\"{name}{index} of {{mine}}\");");
-        std::iter::once(format!("let mine = String::from(\"{name}\");"))
-            .chain((1..6).map(last))
-            .collect()
-    };
-    let notebooks = ["Rhine", "Danube"].map(|name| {
-        let cells = cells(name);
-        let cells: Vec<&str> = cells.iter().map(String::as_str).collect();
-        bench.notebook(&format!("{name}.ipynb"), &cells).unwrap()
-    });
-    let running: Vec<_> =
-        notebooks.iter().map(|path| bench.runner(path).spawn()).collect::<Result<_, _>>()?;
-    for child in running {
-        assert!(child.wait_with_output()?.status.success());
-    }
-    for (notebook, name) in notebooks.iter().zip(["Rhine", "Danube"]) {
-        let wanted: Vec<String> =
-            (1..6).map(|index| format!("{name}{index} of {name}\n")).collect();
-        assert_eq!(outputs(notebook)?[1..], wanted);
-    }
-    Ok(())
-}
-
-#[test]
-fn a_kernel_ends_with_the_jupyter_that_started_it() -> Result<()> {
-    let bench = Bench::new("orphan")?;
-    let cell = "std::thread::sleep(std::time::Duration::from_secs(300));";
-    let notebook = bench.notebook("sleeps.ipynb", &[cell])?;
-    let kernels = bench.ready.settings.store.join("kernels");
-    let before = folders(&kernels);
-    let mut jupyter = bench.runner(&notebook).stdout(Stdio::piped()).spawn()?;
-    let mut lines = BufReader::new(jupyter.stdout.take().context("no output")?).lines();
-    assert!(lines.any(|line| line.is_ok_and(|line| line.contains("kernel ready"))));
-    let started: Vec<PathBuf> =
-        folders(&kernels).into_iter().filter(|dir| !before.contains(dir)).collect();
-    assert!(!started.is_empty());
-    jupyter.kill()?;
-    jupyter.wait()?;
-    // Another notebook may have started a kernel meanwhile: one of the new ones must end.
-    let ended = (0..100).any(|_| {
-        std::thread::sleep(Duration::from_millis(100));
-        started.iter().any(|dir| matches!(store::lock_if_free(dir), Ok(Some(_))))
-    });
-    assert!(ended, "the kernel still runs");
-    Ok(())
-}
-
-fn folders(dir: &Path) -> Vec<PathBuf> {
-    let listing = fs::read_dir(dir).into_iter().flatten().flatten();
-    listing.map(|item| item.path()).filter(|path| path.is_dir()).collect()
 }
 
 #[test]
