@@ -94,6 +94,12 @@ impl Start {
 
     fn set_environment(&self) {
         let settings = &self.settings;
+        // Cargo names itself to what it runs, `cargo lab` among it; rust-analyzer would ask that one and not the
+        // stand-in, and read every crate there is.
+        for name in ["CARGO", "RUSTC"] {
+            // SAFETY: as in `set`.
+            unsafe { env::remove_var(name) }
+        }
         set("EVCXR_TMPDIR", self.dir.join("work"));
         set("EVCXR_CONFIG_DIR", self.dir.join("config"));
         for (name, value) in cargo::environment(settings, &self.dir) {

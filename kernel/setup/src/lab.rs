@@ -113,6 +113,7 @@ fn jupyter(command: &mut Command, ready: &Ready) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if (text.starts_with("CARGO_") && text != "CARGO_HOME")
+            || text == "CARGO"
             || text == "RUST_BACKTRACE"
             || text == "LD_LIBRARY_PATH"
         {
