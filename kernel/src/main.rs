@@ -2,9 +2,12 @@
 //!
 //! A notebook needs no `:dep` line, never compiles a dependency and never meets another kernel's cells. Two processes:
 //!
-//! - the kernel: [`server`] has Jupyter's sockets and answers at once; [`session`] is the one thread that has the
+//! - the kernel: [`server`] has Jupyter's sockets and answers at once through [`front`]; [`session`] is the one thread that has the
 //!   notebook's state, through [`engine`]; [`outputs`] passes on what cells print and show;
 //! - its [`child`], this same program again (`EVCXR_IS_RUNTIME`), which loads compiled cells and calls them.
+//!
+//! [`mod@cargo`] stands in for cargo, so that a cell costs one run of rustc; [`spare`] keeps one more kernel warm; [`stock`] is
+//! evcxr's own kernel, to compare with.
 //!
 //! Called by hand it is a tool: [`export`] makes a program of a notebook, [`manage`] installs the kernel and looks at it.
 //!
@@ -19,6 +22,7 @@ mod docs;
 mod engine;
 mod export;
 mod failure;
+mod front;
 mod help;
 mod history;
 mod interrupt;

@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use jupyter_protocol::{ConnectionInfo, JupyterMessage, JupyterMessageContent as Content};
 use jupyter_zmq_client as zmq;
-use serde_json::{Value, json};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use zeromq::{SocketRecv, SocketSend};
 
-use crate::completeness::{self, Completeness};
+use crate::front::Front;
 use crate::history::History;
 use crate::interrupt::Interrupt;
 use crate::message;
@@ -49,17 +48,9 @@ pub(crate) fn run(connection: Connection, start: Start) -> Result<()> {
     let (tasks, task_receiver) = channel();
     let outputs = Outputs::new(iopub.clone());
     let interrupt = Interrupt::new(kernel.interrupt.clone());
-    let history = History::default();
-    let session = Session::new(
-        Arc::clone(&kernel),
-        outputs.clone(),
-        interrupt.clone(),
-        iopub.clone(),
-        replies.clone(),
-        Input::new(questions),
-        history.clone(),
-    );
-    let _ = iopub.send(message::status(None, "starting"));
+    let front = Front { iopub, replies, interrupt, outputs, history: History::default() };
+    let session = Session::new(Arc::clone(&kernel), front.clone(), Input::new(questions));
+    let _ = front.iopub.send(message::status(None, "starting"));
     std::thread::spawn(move || session.work(&task_receiver));
     let file = match connection {
         Connection::File(file) => file,
@@ -71,7 +62,6 @@ pub(crate) fn run(connection: Connection, start: Start) -> Result<()> {
         }
     };
     let connection = read(&file)?;
-    let front = Front { iopub, replies, interrupt, outputs, history };
     runtime.block_on(serve(&connection, &kernel, front, tasks, published, answers, asked))
 }
 
@@ -201,86 +191,5 @@ async fn beat(mut heartbeat: zmq::KernelHeartbeatConnection) {
         if heartbeat.socket.send(beat).await.is_err() {
             break;
         }
-    }
-}
-
-/// Answers what needs no evcxr.
-#[derive(Clone)]
-struct Front {
-    iopub: UnboundedSender<JupyterMessage>,
-    replies: UnboundedSender<JupyterMessage>,
-    interrupt: Interrupt,
-    outputs: Outputs,
-    history: History,
-}
-
-impl Front {
-    fn answer(&self, request: &JupyterMessage) {
-        let _ = self.iopub.send(message::status(Some(request), "busy"));
-        if let Some((kind, content)) = self.reply(request) {
-            let _ = self.replies.send(message::of(Some(request), kind, content));
-        }
-        let _ = self.iopub.send(message::status(Some(request), "idle"));
-        // Front ends show the last state they were told: a cell that runs is still running.
-        if self.interrupt.executing() {
-            self.outputs.still_busy();
-        }
-    }
-
-    fn reply(&self, request: &JupyterMessage) -> Option<(&'static str, Value)> {
-        Some(match &request.content {
-            Content::KernelInfoRequest(_) => ("kernel_info_reply", kernel_info()),
-            Content::IsCompleteRequest(asked) => ("is_complete_reply", is_complete(&asked.code)),
-            Content::HistoryRequest(asked) => ("history_reply", self.history.reply(asked)),
-            Content::CommInfoRequest(_) => {
-                ("comm_info_reply", json!({ "status": "ok", "comms": {} }))
-            }
-            Content::CommOpen(comm) => {
-                // No target is known here: a comm that is opened is closed again, as the protocol asks.
-                let content = json!({ "comm_id": comm.comm_id, "data": {} });
-                let _ = self.iopub.send(message::public(Some(request), "comm_close", content));
-                return None;
-            }
-            Content::InterruptRequest(_) => {
-                self.interrupt.request(&self.outputs);
-                ("interrupt_reply", json!({ "status": "ok" }))
-            }
-            Content::ShutdownRequest(asked) => {
-                ("shutdown_reply", json!({ "status": "ok", "restart": asked.restart }))
-            }
-            _ => return None,
-        })
-    }
-}
-
-/// <https://jupyter-client.readthedocs.io/en/latest/messaging.html#kernel-info>
-fn kernel_info() -> Value {
-    json!({
-        "status": "ok",
-        "protocol_version": "5.3",
-        "implementation": "thalweg-kernel",
-        "implementation_version": env!("CARGO_PKG_VERSION"),
-        "language_info": {
-            "name": "rust",
-            "version": env!("CARGO_PKG_RUST_VERSION"),
-            "mimetype": "text/x-rustsrc",
-            "file_extension": ".rs",
-            "pygments_lexer": "rust",
-            "codemirror_mode": "rust",
-        },
-        "banner": concat!("Rust (thalweg ", env!("CARGO_PKG_VERSION"), "): Llamas, opened"),
-        "help_links": [
-            { "text": "Rust's standard library", "url": "https://doc.rust-lang.org/stable/std/" },
-            { "text": "tch", "url": "https://docs.rs/tch" },
-        ],
-        "debugger": false,
-    })
-}
-
-fn is_complete(code: &str) -> Value {
-    match completeness::of(code) {
-        Completeness::Complete => json!({ "status": "complete" }),
-        Completeness::Incomplete(indent) => json!({ "status": "incomplete", "indent": indent }),
-        Completeness::Invalid => json!({ "status": "invalid" }),
     }
 }

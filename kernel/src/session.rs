@@ -11,11 +11,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::engine::Engine;
 use crate::failure::Failure;
+use crate::front::Front;
 use crate::help;
-use crate::history::History;
 use crate::interrupt::Interrupt;
 use crate::message;
-use crate::outputs::Outputs;
 use crate::spare;
 use crate::start::Start;
 
@@ -69,12 +68,8 @@ impl Input {
 /// The notebook's thread.
 pub(crate) struct Session {
     start: Arc<Start>,
-    outputs: Outputs,
-    interrupt: Interrupt,
-    iopub: UnboundedSender<JupyterMessage>,
-    replies: UnboundedSender<JupyterMessage>,
+    front: Front,
     input: Input,
-    history: History,
     count: u32,
     waiting: VecDeque<JupyterMessage>,
     /// Whether a front end has ever asked: a spare starts no spare.
@@ -82,28 +77,20 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(
-        start: Arc<Start>,
-        outputs: Outputs,
-        interrupt: Interrupt,
-        iopub: UnboundedSender<JupyterMessage>,
-        replies: UnboundedSender<JupyterMessage>,
-        input: Input,
-        history: History,
-    ) -> Session {
-        let (count, waiting, asked) = (0, VecDeque::new(), false);
-        Session { start, outputs, interrupt, iopub, replies, input, history, count, waiting, asked }
+    pub(crate) fn new(start: Arc<Start>, front: Front, input: Input) -> Session {
+        Session { start, front, input, count: 0, waiting: VecDeque::new(), asked: false }
     }
 
     /// Warms up, then serves requests until there are no more.
     pub(crate) fn work(mut self, tasks: &Receiver<Task>) {
-        let mut engine = self.start.engine(self.outputs.clone(), self.interrupt.clone());
+        let mut engine =
+            self.start.engine(self.front.outputs.clone(), self.front.interrupt.clone());
         if let Err(error) = &engine {
             eprintln!("thalweg-kernel: {error:#}");
         }
-        let _ = self.iopub.send(message::status(None, "idle"));
+        let _ = self.front.iopub.send(message::status(None, "idle"));
         while let Some(request) = self.next(&engine, tasks) {
-            let _ = self.iopub.send(message::status(Some(&request), "busy"));
+            let _ = self.front.iopub.send(message::status(Some(&request), "busy"));
             let (kind, content) = match &request.content {
                 Content::ExecuteRequest(cell) => {
                     ("execute_reply", self.execute(&mut engine, &request, cell, tasks))
@@ -118,8 +105,8 @@ impl Session {
                 }
                 _ => continue,
             };
-            let _ = self.replies.send(message::of(Some(&request), kind, content));
-            let _ = self.iopub.send(message::status(Some(&request), "idle"));
+            let _ = self.front.replies.send(message::of(Some(&request), kind, content));
+            let _ = self.front.iopub.send(message::status(Some(&request), "idle"));
         }
     }
 
@@ -148,7 +135,7 @@ impl Session {
                 }
                 (Task::Enter(folder, environment), Ok(engine)) => {
                     if let Err(error) = engine.enter(&folder, environment) {
-                        self.outputs.note(&format!("{error:#}\n"));
+                        self.front.outputs.note(&format!("{error:#}\n"));
                     }
                 }
                 (Task::Enter(..), Err(_)) => {} // every cell will say why
@@ -167,15 +154,15 @@ impl Session {
         self.count += u32::from(counts);
         let count = self.count;
         if counts {
-            self.history.add(count, &cell.code);
+            self.front.history.add(count, &cell.code);
         }
         if !cell.silent {
             let content = json!({ "code": cell.code, "execution_count": count });
-            let _ = self.iopub.send(message::public(Some(request), "execute_input", content));
+            let _ = self.front.iopub.send(message::public(Some(request), "execute_input", content));
         }
-        self.outputs.begin(request, count, cell.silent);
+        self.front.outputs.begin(request, count, cell.silent);
         let ask = |prompt: &str, password| {
-            self.input.ask(request, cell.allow_stdin, &self.interrupt, prompt, password)
+            self.input.ask(request, cell.allow_stdin, &self.front.interrupt, prompt, password)
         };
         let ran = match engine {
             Ok(engine) => engine.run(&cell.code, count, &ask),
@@ -186,14 +173,14 @@ impl Session {
         match ran {
             Ok(shown) => {
                 if !shown.is_empty() {
-                    self.outputs.result(&shown);
+                    self.front.outputs.result(&shown);
                 }
                 // Expressions of a front end's own are not evaluated: a Rust expression may take a minute to compile.
                 json!({ "status": "ok", "execution_count": count, "payload": [], "user_expressions": {} })
             }
             Err(failure) => {
                 if !cell.silent {
-                    let _ = self.iopub.send(message::error(request, &failure));
+                    let _ = self.front.iopub.send(message::error(request, &failure));
                 }
                 if cell.stop_on_error {
                     self.abort(tasks);
@@ -217,9 +204,9 @@ impl Session {
                 continue;
             }
             let content = json!({ "status": "aborted", "execution_count": self.count });
-            let _ = self.iopub.send(message::status(Some(&request), "busy"));
-            let _ = self.replies.send(message::of(Some(&request), "execute_reply", content));
-            let _ = self.iopub.send(message::status(Some(&request), "idle"));
+            let _ = self.front.iopub.send(message::status(Some(&request), "busy"));
+            let _ = self.front.replies.send(message::of(Some(&request), "execute_reply", content));
+            let _ = self.front.iopub.send(message::status(Some(&request), "idle"));
         }
     }
 }
