@@ -26,6 +26,7 @@ mod patching_errors;
 mod patching_golden;
 mod paths;
 mod plan;
+mod planted;
 mod precision;
 mod prompts;
 mod provenance;

@@ -85,7 +85,10 @@ pub(super) fn axis_name(axis: Axis) -> &'static str {
         Axis::Writer => "from",
         Axis::Reader => "to",
         Axis::Pc => "principal component",
-        Axis::Series => "",
+        Axis::Feature => "feature",
+        Axis::Cluster => "cluster",
+        Axis::Rank => "rank",
+        Axis::Step | Axis::Series => "",
     }
 }
 

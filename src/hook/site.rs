@@ -45,6 +45,14 @@ pub enum Axis {
     Reader,
     /// Principal components, most variance first.
     Pc,
+    /// Features: latents of a dictionary, directions, columns of any other matrix.
+    Feature,
+    /// Groups that a clustering found.
+    Cluster,
+    /// Places in an order, the best first: the k-th most likely token, the k-th singular value.
+    Rank,
+    /// Values of something that is varied: a strength, a circuit's size, a training step.
+    Step,
     /// Things listed side by side that have no other name: metrics, prompts, series.
     Series,
 }
