@@ -3,6 +3,7 @@
 mod ablation;
 mod analysis;
 mod bad_input;
+mod correlation;
 mod devices;
 mod display;
 mod figures;

@@ -26,4 +26,9 @@ impl Grid {
         }
         self
     }
+
+    /// Notes the runs that another grid's numbers come from, each once.
+    pub(crate) fn of_runs_of(self, other: &Grid) -> Grid {
+        self.of_runs(other.origins.iter().cloned())
+    }
 }
