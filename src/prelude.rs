@@ -2,12 +2,12 @@
 //! standard one keeps its meaning.
 
 pub use crate::analysis::{
-    Ablation, AttributionPatching, Baseline, CausalTrace, Direction, EdgeAttribution, Motif,
-    Patching, PathRule, Receiver, Statistics, ablation, ablation_curve, attention_knockout,
-    attention_pattern, attention_patterns, attribution, attribution_sites, gradient_times_input,
-    head_attribution, head_scores, integrated_gradients, lens, lens_top, logit_lens, patching, pca,
-    random_heads, repeated_tokens, repeated_tokens_of, resid_cosines, resid_norms, statistics,
-    top_heads,
+    Ablation, AttributionPatching, Baseline, CausalTrace, Coefficient, Direction, EdgeAttribution,
+    Motif, Patching, PathRule, Receiver, Statistics, ablation, ablation_curve, attention_knockout,
+    attention_pattern, attention_patterns, attribution, attribution_sites, correlate,
+    gradient_times_input, head_attribution, head_scores, integrated_gradients, lens, lens_top,
+    logit_lens, patching, pca, random_heads, repeated_tokens, repeated_tokens_of, resid_cosines,
+    resid_norms, statistics, top_heads,
 };
 pub use crate::figure::{Figure, attention, bars, heatmap, lines, scatter};
 pub use crate::grid::Grid;

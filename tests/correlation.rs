@@ -4,6 +4,10 @@ use thalweg::rng::Rng;
 
 mod agreement;
 mod coefficients;
+mod grids;
+mod planted;
+mod significance;
+mod tokens;
 
 /// `n` standard normal numbers.
 fn normal(rng: &mut Rng, n: usize) -> Vec<f64> {

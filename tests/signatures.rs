@@ -95,6 +95,8 @@ fn what_a_notebook_keeps_can_be_cloned_sent_to_a_thread_and_printed() {
     kept::<Config>();
     kept::<thalweg::Estimates>();
     kept::<thalweg::Comparison>();
+    kept::<thalweg::Correlate>();
+    kept::<thalweg::Correlations>();
     kept::<thalweg::Integrated>();
     kept::<thalweg::Edges>();
 }

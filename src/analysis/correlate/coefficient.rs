@@ -103,14 +103,24 @@ impl Ready {
     }
 }
 
-/// Ranks from 1 within each row of `x [Cell, Sample]`; equal values share the mean of theirs.
-fn ranks_of(x: &Tensor) -> Tensor {
+/// For each value of `x [Cell, Sample]` the number of smaller ones in its row, i64: all that ranks depend
+/// on, of the samples and of any drawn from them.
+pub(super) fn places(x: &Tensor) -> Tensor {
     let (sorted, _) = x.sort(-1, false);
-    let place = |right: bool, side: &str| {
-        x.contiguous().searchsorted(&sorted.contiguous(), false, right, side, None::<Tensor>)
-    };
-    // between the number of smaller values and that of smaller or equal ones
-    (place(false, "left") + place(true, "right") + 1).to_kind(Kind::Double) / 2.0
+    let x = x.contiguous();
+    x.searchsorted(&sorted.contiguous(), false, false, "left", None::<Tensor>)
+}
+
+/// Ranks from 1 within each row of `x [Cell, Sample]`, of numbers or of their [`places`]; equal values share
+/// the mean of theirs.
+fn ranks_of(x: &Tensor) -> Tensor {
+    let places = if x.kind() == Kind::Int64 { x.shallow_clone() } else { places(x) };
+    let most = places.max().int64_value(&[]) + 1;
+    let ones = places.ones_like().to_kind(Kind::Double);
+    let none = Tensor::zeros([places.size()[0], most], (Kind::Double, places.device()));
+    let equal = none.scatter_add(1, &places, &ones);
+    let up_to = equal.cumsum(1, None::<Kind>).gather(1, &places, false);
+    up_to - (equal.gather(1, &places, false) - 1.0) / 2.0
 }
 
 /// An orthonormal basis `[Sample, K']` of what the rows of `x [K, Sample]` span.
