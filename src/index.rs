@@ -99,41 +99,45 @@ pub(crate) fn role<'a>(roles: &'a Roles, name: &str) -> Result<&'a [i64]> {
 impl Positions {
     /// The positions meant in each row, ascending, given the rows' lengths and the roles.
     pub(crate) fn resolve(&self, lens: &[usize], roles: &Roles) -> Result<Vec<Vec<usize>>> {
+        let all: Vec<usize> = (0..lens.len()).collect();
+        self.resolve_in(&all, lens, roles)
+    }
+
+    /// The same in some rows only: the others have none, whatever their length.
+    pub(crate) fn resolve_in(
+        &self,
+        rows: &[usize],
+        lens: &[usize],
+        roles: &Roles,
+    ) -> Result<Vec<Vec<usize>>> {
         let in_row = |row: usize, i: i64| {
             place(i, lens[row])
                 .map_err(|_| anyhow::anyhow!("row {row} has {} tokens: no position {i}", lens[row]))
         };
-        match self {
-            Positions::One(Position::At(i)) => {
-                (0..lens.len()).map(|row| Ok(vec![in_row(row, *i)?])).collect()
-            }
-            Positions::One(Position::Last) => Ok(lens.iter().map(|len| vec![len - 1]).collect()),
-            Positions::One(Position::PerRow(list)) => per_row(list, lens.len(), in_row),
-            Positions::One(Position::Role(name)) => per_row(role(roles, name)?, lens.len(), in_row),
-            Positions::Many(index) => lens
-                .iter()
-                .enumerate()
-                .map(|(row, len)| {
-                    index
-                        .resolve(*len)
-                        .map_err(|error| anyhow::anyhow!("row {row} has {len} tokens: {error}"))
-                })
-                .collect(),
+        let listed = match self {
+            Positions::One(Position::PerRow(list)) => Some(list.as_slice()),
+            Positions::One(Position::Role(name)) => Some(role(roles, name)?),
+            _ => None,
+        };
+        ensure!(
+            listed.is_none_or(|list| list.len() == lens.len()),
+            "{} positions for {} rows: expected one position a row",
+            listed.map_or(0, <[i64]>::len),
+            lens.len()
+        );
+        let mut found = vec![Vec::new(); lens.len()];
+        for row in rows.iter().copied() {
+            found[row] = match (self, listed) {
+                (_, Some(list)) => vec![in_row(row, list[row])?],
+                (Positions::One(Position::At(i)), _) => vec![in_row(row, *i)?],
+                (Positions::Many(index), _) => index.resolve(lens[row]).map_err(|error| {
+                    anyhow::anyhow!("row {row} has {} tokens: {error}", lens[row])
+                })?,
+                _ => vec![lens[row] - 1],
+            };
         }
+        Ok(found)
     }
-}
-
-fn per_row(
-    list: &[i64],
-    rows: usize,
-    in_row: impl Fn(usize, i64) -> Result<usize>,
-) -> Result<Vec<Vec<usize>>> {
-    ensure!(
-        list.len() == rows,
-        "{} positions for {rows} rows: expected one position a row",
-        list.len()
-    );
-    list.iter().enumerate().map(|(row, i)| Ok(vec![in_row(row, *i)?])).collect()
 }
 
 /// A number too large for any axis stays so.

@@ -86,6 +86,11 @@ impl Tokens {
         positions.into().resolve(&self.lens(), &self.roles)
     }
 
+    /// The same in some rows only: the others have none, whatever their length.
+    pub(crate) fn places_in(&self, rows: &[usize], at: &Positions) -> Result<Vec<Vec<usize>>> {
+        at.resolve_in(rows, &self.lens(), &self.roles)
+    }
+
     /// Ids of each row, without padding.
     pub fn ids(&self) -> &[Vec<i64>] {
         &self.ids

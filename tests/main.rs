@@ -13,6 +13,7 @@ mod generation;
 mod golden;
 mod gradients;
 mod grid;
+mod importance;
 mod induction_model;
 mod interrupt;
 mod interventions;

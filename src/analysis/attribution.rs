@@ -114,18 +114,18 @@ pub fn neuron_attribution(
 }
 
 /// The direction of the residual stream that a metric reads in each row, and where it reads.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     model: &'a Model,
     cache: &'a Cache,
     metric: &'a Metric,
     position: &'a Position,
     /// Unembedding of right less wrong answers, through the final norm's weight and frozen scale:
     /// `[Batch, DModel]`, f64.
-    direction: Tensor,
+    pub(super) direction: Tensor,
 }
 
 impl<'a> Reader<'a> {
-    fn new(model: &'a Model, cache: &'a Cache, metric: &'a Metric) -> Result<Self> {
+    pub(super) fn new(model: &'a Model, cache: &'a Cache, metric: &'a Metric) -> Result<Self> {
         let (right, wrong) = metric.sides().with_context(|| {
             format!("attribution: {metric:?} is not linear in the logits, expected Metric::logit_diff or Metric::logit")
         })?;
@@ -171,7 +171,12 @@ impl<'a> Reader<'a> {
         (x * &self.direction).sum_dim_intlist([-1i64].as_slice(), false, None)
     }
 
-    fn grid(&self, values: &Tensor, axes: &[(Axis, Vec<String>)], name: &str) -> Result<Grid> {
+    pub(super) fn grid(
+        &self,
+        values: &Tensor,
+        axes: &[(Axis, Vec<String>)],
+        name: &str,
+    ) -> Result<Grid> {
         let grid = frame::batched(self.cache, values, axes, "logits")?.name(name);
         Ok(grid
             .note("metric", &format!("{:?}", self.metric))

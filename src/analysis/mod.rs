@@ -16,6 +16,7 @@ mod effect;
 mod frame;
 mod gradient;
 mod heads;
+mod importance;
 mod knockout;
 mod lens;
 mod patching;
@@ -37,8 +38,13 @@ pub use correlate::{distance_correlation, partial_correlation, pearson, spearman
 pub use direction::Direction;
 pub use gradient::{AttributionPatching, Baseline, Comparison, Estimates, Integrated};
 pub use gradient::{Edge, EdgeAttribution, Edges, Reader, Rule, Writer, edge_count};
-pub use gradient::{gradient_times_input, integrated_gradients};
+pub use gradient::{gradient_norm, gradient_times_input, integrated_gradients};
 pub use heads::{Motif, head_scores, repeated_tokens, repeated_tokens_of, top_heads};
+pub use importance::{
+    Importance, ImportanceMethod, Mixing, Occlusion, alti, attention_rollout, attention_vectors,
+    by_word, contribution_weights, importance, mixing_sites, occlusion, token_attribution,
+    value_weighted_attention, value_weighted_rollout,
+};
 pub use knockout::attention_knockout;
 pub use lens::{LensTop, lens, lens_at, lens_entropy, lens_kl, lens_top, logit_lens};
 pub use patching::{Patching, patching};

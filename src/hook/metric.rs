@@ -198,16 +198,21 @@ impl Metric {
         }
     }
 
+    /// The positions whose logits it looks at, in each row's own tokens.
+    pub(crate) fn places(&self, tokens: &Tokens) -> Result<Vec<Vec<usize>>> {
+        let What::Loss(positions) = &self.what else { return tokens.places(&self.at) };
+        let mut places = tokens.places(positions.clone())?;
+        places.iter_mut().flatten().for_each(|at| *at = at.saturating_sub(1));
+        Ok(places)
+    }
+
     /// The first column of the batch whose logits it looks at.
     pub(crate) fn first_column(&self, tokens: &Tokens) -> Result<usize> {
-        let (places, back) = match &self.what {
-            What::Loss(positions) => (tokens.places(positions.clone())?, 1),
-            _ => (tokens.places(&self.at)?, 0),
-        };
+        let places = self.places(tokens)?;
         let columns = places.iter().enumerate();
         let columns =
             columns.flat_map(|(row, at)| at.iter().map(move |at| tokens.padding(row) + at));
-        Ok(columns.min().unwrap_or(0).saturating_sub(back))
+        Ok(columns.min().unwrap_or(0))
     }
 
     /// The unit of the number.

@@ -23,6 +23,7 @@ pub(crate) fn mask(
         });
     };
     let mut named = Vec::new();
+    let rows = rows(region, setting)?;
     for (by, places) in region {
         let Some(at) = by.find(axes) else {
             bail!("{} needs an axis this site lacks; its axes are {axes:?}", by.method());
@@ -33,7 +34,7 @@ pub(crate) fn mask(
             by.method()
         );
         named.push(at);
-        add(flags(places, at, axes, setting).with_context(|| by.method().to_owned())?);
+        add(flags(places, at, axes, (&rows, setting)).with_context(|| by.method().to_owned())?);
     }
     if setting.tokens.is_padded() {
         for (at, axis) in axes.iter().enumerate() {
@@ -56,9 +57,11 @@ pub(crate) fn mask_grown(
     let axes = site.axes();
     let (old, new) = (before.tokens.width(), now.tokens.width());
     let mut parts = Vec::new();
+    let rows = rows(&intervention.region, before)?;
     for (by, places) in &intervention.region {
         let Some(at) = by.find(axes) else { continue }; // the prompt's own mask has said so
-        let part = flags(places, at, axes, before).with_context(|| by.method().to_owned())?;
+        let part =
+            flags(places, at, axes, (&rows, before)).with_context(|| by.method().to_owned())?;
         let along = matches!(axes[at], Axis::Pos | Axis::Query | Axis::Key);
         let everywhere = *places == Positions::Many(Index::All);
         if along && everywhere {
@@ -88,12 +91,29 @@ pub(crate) fn mask_grown(
     Ok(parts.into_iter().reduce(|a, b| a.logical_and(&b)))
 }
 
+/// The rows of the batch that a region covers: only they need have the places that it names.
+fn rows(region: &[(By, Positions)], setting: Setting) -> Result<Vec<usize>> {
+    let batch = setting.tokens.batch();
+    match region.iter().find(|(by, _)| *by == By::Axis(Axis::Batch)) {
+        Some((_, Positions::Many(index))) => index
+            .resolve(batch)
+            .with_context(|| format!("axis {} has {batch} entries", Axis::Batch))
+            .context(".batch"),
+        _ => Ok((0..batch).collect()),
+    }
+}
+
 /// The entries of one axis as booleans, shaped to broadcast over the site.
-fn flags(places: &Positions, at: usize, axes: &[Axis], setting: Setting) -> Result<Tensor> {
+fn flags(
+    places: &Positions,
+    at: usize,
+    axes: &[Axis],
+    (rows, setting): (&[usize], Setting),
+) -> Result<Tensor> {
     let tokens = setting.tokens;
     if matches!(axes[at], Axis::Pos | Axis::Query | Axis::Key) {
         let mut flags = vec![false; tokens.batch() * tokens.width()];
-        for (row, list) in tokens.places(places.clone())?.iter().enumerate() {
+        for (row, list) in tokens.places_in(rows, places)?.iter().enumerate() {
             let first = row * tokens.width() + tokens.padding(row);
             list.iter().for_each(|i| flags[first + i] = true);
         }

@@ -55,6 +55,17 @@ pub fn gradient_times_input(
     Ok(by_token(model, &run.cache, &products, metric)?.name(&name))
 }
 
+/// L2 norm of the metric's gradient in each token's embedding: `[Pos]`, or `[Batch, Pos]`, in the
+/// metric's unit per unit of embedding. How sensitive the metric is, without a sign.
+pub fn gradient_norm(model: &Model, tokens: &Tokens, metric: &Metric) -> Result<Grid> {
+    let plan = Plan::new().cache(Site::Embed).gradients(metric.clone());
+    let run = model.run(tokens, &plan)?;
+    let gradients = run.gradients.context("the plan asks for gradients")?.get(Site::Embed)?;
+    let norms = gradients.to_kind(Kind::Double).norm_scalaropt_dim(2, [-1i64].as_slice(), true);
+    let grid = by_token(model, &run.cache, &norms, metric)?;
+    Ok(grid.name("norm of the gradient").unit(&format!("{} / embedding", metric.unit())))
+}
+
 /// Where integrated gradients begin.
 #[derive(Debug, Clone)]
 pub enum Baseline {

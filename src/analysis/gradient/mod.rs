@@ -21,7 +21,9 @@ use crate::text::Tokens;
 pub use atp::{AttributionPatching, Estimates};
 pub use compare::Comparison;
 pub use edges::{Edge, EdgeAttribution, Edges, Rule};
-pub use integrated::{Baseline, Integrated, gradient_times_input, integrated_gradients};
+pub use integrated::{
+    Baseline, Integrated, gradient_norm, gradient_times_input, integrated_gradients,
+};
 pub use nodes::{Reader, Writer, edge_count};
 
 /// Logits only where the metric looks, unless they are asked for.
