@@ -10,6 +10,8 @@
 //! - `watched-rustc`, which cargo calls in place of rustc;
 //! - `cell-linker` makes one shared library of all that cells link, and links cells to that ([`linker`]).
 //!
+//! The cells that every kernel starts with are compiled by the first kernel of a clone alone ([`starts`]).
+//!
 //! To rust-analyzer `cargo metadata` names only the crates that matter to cells ([`analysis`]); every other call of
 //! cargo reaches cargo itself.
 
@@ -17,6 +19,7 @@ mod analysis;
 mod linker;
 mod record;
 mod replay;
+mod starts;
 
 use std::env;
 use std::ffi::OsString;
@@ -84,7 +87,13 @@ pub(crate) fn install(private: &Path) -> Result<()> {
     for (name, _) in ROLES {
         symlink(&own, tools.bin().join(name)).with_context(|| format!("cannot link {name}"))?;
     }
-    Ok(())
+    let starting = starts::marker(private);
+    fs::write(&starting, "").with_context(|| format!("cannot write {}", starting.display()))
+}
+
+/// The kernel has started: what is compiled from now on is the reader's.
+pub(crate) fn started(private: &Path) {
+    let _ = fs::remove_file(starts::marker(private));
 }
 
 /// The variables by which evcxr, rust-analyzer and the stand-ins themselves find the tools.
@@ -96,6 +105,7 @@ pub(crate) fn environment(settings: &Settings, private: &Path) -> Vec<(&'static 
         ("PATH", path.unwrap_or(old)),
         ("THALWEG_BUILDS", tools.private.into()),
         ("THALWEG_SYSROOT", tools.sysroot.into()),
+        ("THALWEG_STARTS", notebook::starts_dir(settings).into()),
     ]
 }
 
@@ -145,12 +155,22 @@ fn cargo(tools: &Tools, arguments: &[OsString]) -> Result<i32> {
     if replay::interrupted() {
         return Ok(replay::say_interrupted());
     }
-    if let Some(record) = record::standing(tools, arguments)
-        && let Some(status) = replay::run(tools, &record)?
-    {
+    let starting = starts::starting(tools);
+    if starting && let Some(status) = starts::answer(tools, arguments)? {
         return Ok(status);
     }
-    record::build(tools, arguments)
+    let replayed = match record::standing(tools, arguments) {
+        Some(record) => replay::run(tools, &record)?,
+        None => None,
+    };
+    let status = match replayed {
+        Some(status) => status,
+        None => record::build(tools, arguments)?,
+    };
+    if starting && status == 0 {
+        starts::keep(tools, arguments);
+    }
+    Ok(status)
 }
 
 /// Whether this is evcxr's call for a cell, with no wrapper of the reader's own around rustc.

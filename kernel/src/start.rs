@@ -78,7 +78,9 @@ impl Start {
             notebook::dependency(&self.settings.clone)
         );
         let sources = self.settings.clone.join("src");
-        Engine::start(&commands, PRELUDE, sources, config, outputs, interrupt)
+        let engine = Engine::start(&commands, PRELUDE, sources, config, outputs, interrupt)?;
+        cargo::started(&self.dir);
+        Ok(engine)
     }
 
     /// Ends the kernel, at once: a front end waits for it. The process that runs the cells ends with it; another

@@ -92,6 +92,28 @@ impl Folder {
         Built::of(self.command(&self.sysroot.join("bin/cargo")).output()?)
     }
 
+    /// Where kernels keep what they compile at their start.
+    fn starts(&self) -> PathBuf {
+        std::env::temp_dir().join(format!("thalweg-cargo-starts-{}", std::process::id()))
+    }
+
+    /// The build of a kernel that starts.
+    fn start(&self) -> Result<Built> {
+        let mut command = self.command(&self.dir.join("bin/cargo"));
+        Built::of(command.env("THALWEG_STARTS", self.starts()).output()?)
+    }
+
+    /// The folder of another kernel: the same files, of the same times, and nothing kept.
+    fn twin(&self, name: &str) -> Result<Folder> {
+        let dir = self.dir.with_file_name(format!("thalweg-cargo-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        let copied = Command::new("cp").arg("-a").args([&self.dir, &dir]).status()?;
+        ensure!(copied.success(), "cp failed");
+        fs::remove_dir_all(dir.join("kept"))?;
+        fs::create_dir_all(dir.join("kept"))?;
+        Ok(Folder { dir, sysroot: self.sysroot.clone(), host: self.host.clone() })
+    }
+
     /// Builds twice, so that the second build knows the first.
     fn warm(&self) -> Result<()> {
         ensure!(self.build()?.by_cargo(), "nothing was recorded, yet cargo was not asked");
@@ -260,6 +282,31 @@ fn another_environment_or_a_lost_library_asks_cargo() -> Result<()> {
 }
 
 #[test]
+fn a_second_kernel_takes_the_builds_of_the_first_ones_start() -> Result<()> {
+    let first = Folder::new("first")?;
+    first.write("starting", "")?;
+    assert!(first.start()?.by_cargo(), "the first kernel has nothing to take");
+    first.touch()?;
+    assert!(!first.start()?.by_cargo());
+    let [second, changed, started] =
+        [first.twin("second")?, first.twin("changed")?, first.twin("started")?];
+    drop(first);
+    let built = second.start()?;
+    assert!(!built.by_cargo(), "the same cell was compiled again");
+    assert!(built.library()?.starts_with(&second.dir));
+    assert_eq!(second.call(&built, 1)?, 1, "the cell needs the first kernel's folder");
+    second.touch()?;
+    let next = second.start()?;
+    assert!(!next.by_cargo(), "the record of the build came with it");
+    assert_eq!(second.call(&next, 2)?, 2, "the two cells do not share the library");
+    changed.write("library/src/lib.rs", &LIBRARY.replace("+ 1", "+ 2"))?;
+    assert!(changed.start()?.by_cargo(), "the library has changed");
+    fs::remove_file(started.dir.join("starting"))?;
+    assert!(started.start()?.by_cargo(), "a reader's cell came from another kernel");
+    Ok(fs::remove_dir_all(second.starts())?)
+}
+
+#[test]
 fn an_interrupt_stops_the_compiler() -> Result<()> {
     let folder = Folder::new("interrupt")?;
     folder.warm()?;
@@ -320,10 +367,10 @@ fn the_analysis_sees_what_a_cell_can_name() -> Result<()> {
         folder.write(&format!("{name}/Cargo.toml"), &format!("{head}[dependencies]\n{lines}"))
     };
     package("library", &["deep"])?;
-    package("thalweg", &["near", "ndarray"])?;
+    package("thalweg", &["near", "ndarray", "sha2"])?;
     package("near", &["far"])?;
     package("ndarray", &["numbers"])?;
-    for name in ["deep", "far", "numbers"] {
+    for name in ["deep", "far", "numbers", "sha2"] {
         package(name, &[])?;
     }
     folder.write_manifest("thalweg = { path = \"../thalweg\" }\n")?;

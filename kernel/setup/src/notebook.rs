@@ -116,8 +116,7 @@ pub fn ready(
 
 /// Brings the clone's template up to date with its sources and returns it, with the lock that keeps it so.
 pub fn template(settings: &Settings) -> Result<(PathBuf, File)> {
-    let clones = settings.store.join("clones");
-    let dir = clones.join(Key::new().with(settings.clone.as_os_str().as_encoded_bytes()).name());
+    let dir = template_dir(settings);
     let lock = store::lock(&dir)?;
     if !dir.exists() {
         let partial = store::beside(&dir, "partial");
@@ -139,6 +138,7 @@ pub fn template(settings: &Settings) -> Result<(PathBuf, File)> {
     }
     let _ = fs::remove_file(&note);
     forget_thalweg(&dir, &settings.host)?;
+    store::remove(&starts_dir(settings))?;
     let log = store::beside(&dir, "log");
     let (toolchain, libtorch, cargo_home) =
         (&settings.toolchain(), &*settings.libtorch, &*settings.cargo_home);
@@ -147,6 +147,17 @@ pub fn template(settings: &Settings) -> Result<(PathBuf, File)> {
     cargo.run("check", "thalweg for notebooks", &log)?;
     fs::write(&note, sources).with_context(|| format!("cannot write {}", note.display()))?;
     Ok((dir, lock))
+}
+
+fn template_dir(settings: &Settings) -> PathBuf {
+    let key = Key::new().with(settings.clone.as_os_str().as_encoded_bytes()).name();
+    settings.store.join("clones").join(key)
+}
+
+/// Where kernels of the clone keep what they compile at their start, for the next kernel. It goes when the template is
+/// made anew.
+pub fn starts_dir(settings: &Settings) -> PathBuf {
+    template_dir(settings).join(tree::STARTS)
 }
 
 /// A folder for one kernel: `work` for evcxr's builds, `config` for its start-up files. It goes with the process:

@@ -53,13 +53,20 @@ fn keep_time(source: &Path, target: &Path) -> Result<()> {
         .with_context(|| format!("cannot date {}", target.display()))
 }
 
+/// The folder of a template that no kernel's folder gets.
+pub const STARTS: &str = "starts";
+
 /// How the file at `path` of a notebook build folder (relative to it) is brought along: what is made from a registry package is
 /// linked; what is made from the notebook's own cell (`ctx`) is left, being compiled anew; the rest, thalweg's own
 /// among it, is copied, or left where `with_thalweg` is false.
 pub fn of_notebook(path: &Path, with_thalweg: bool) -> Bring {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let bare = name.strip_prefix("lib").unwrap_or(&name);
-    if name == "incremental" || bare.starts_with("ctx") || bare.starts_with("code_") {
+    if name == "incremental"
+        || path == Path::new(STARTS)
+        || bare.starts_with("ctx")
+        || bare.starts_with("code_")
+    {
         return Bring::Leave;
     }
     if bare.starts_with("thalweg") {

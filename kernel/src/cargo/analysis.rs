@@ -20,6 +20,21 @@ use super::{FAILED, Tools, same};
 /// Dependencies of thalweg that offer what their own dependencies define: number and serialisation traits.
 const TRANSPARENT: [&str; 2] = ["ndarray", "serde"];
 
+/// Dependencies of thalweg of which no type is in its signatures.
+const INNER: [&str; 11] = [
+    "bhtsne",
+    "half",
+    "hdbscan",
+    "kodama",
+    "linfa",
+    "linfa-clustering",
+    "rand_xoshiro",
+    "safetensors",
+    "sha2",
+    "statrs",
+    "torch-sys",
+];
+
 /// Whether this is rust-analyzer's question for the graph of a cell's crates.
 pub(super) fn asks(tools: &Tools, arguments: &[OsString]) -> bool {
     let has = |word: &str| arguments.iter().any(|argument| argument == word);
@@ -79,7 +94,7 @@ fn kept(metadata: &Value) -> Option<BTreeSet<String>> {
             continue;
         }
         kept.insert(direct);
-        for used in of(direct) {
+        for used in of(direct).into_iter().filter(|used| !INNER.contains(&name(used))) {
             kept.insert(used);
             if TRANSPARENT.contains(&name(used)) {
                 kept.extend(of(used));

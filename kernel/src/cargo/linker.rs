@@ -14,13 +14,14 @@ use std::process::{Command, Stdio};
 use anyhow::Result;
 
 use super::record::stamp_of;
-use super::{Tools, become_program};
+use super::{Tools, become_program, starts};
 
 /// Stands before `cc`.
 pub(super) fn link(tools: &Tools, arguments: &[OsString]) -> Result<i32> {
     if let Some(order) = Order::read(arguments)
         && let Some(shared) = shared(tools, &order)
-        && (quiet(&order.cell(&shared, false)) || quiet(&order.cell(&shared, true)))
+        && let Some(way) = order.way(tools)
+        && (quiet(&order.cell(&shared, &way, false)) || quiet(&order.cell(&shared, &way, true)))
     {
         return Ok(0);
     }
@@ -29,7 +30,7 @@ pub(super) fn link(tools: &Tools, arguments: &[OsString]) -> Result<i32> {
 
 /// The shared library of this order, made if it is not there.
 fn shared(tools: &Tools, order: &Order) -> Option<PathBuf> {
-    let name = format!("libcells-{:016x}", order.key());
+    let name = format!("libcells-{:016x}", order.key(tools));
     let made = tools.kept().join(format!("{name}.so"));
     let in_vain = tools.kept().join(format!("{name}.failed"));
     if made.exists() {
@@ -39,7 +40,8 @@ fn shared(tools: &Tools, order: &Order) -> Option<PathBuf> {
         return None;
     }
     let part = tools.kept().join(format!("{name}.part"));
-    if quiet(&order.library(&part)) && fs::rename(&part, &made).is_ok() {
+    if quiet(&order.library(&part, &name)) && fs::rename(&part, &made).is_ok() {
+        starts::keep_shared(tools, &made);
         return Some(made);
     }
     let _ = fs::write(in_vain, "");
@@ -67,18 +69,28 @@ impl Order {
         (has(&|word| word == "-shared") && has(&is_library)).then_some(order)
     }
 
-    /// A key of the libraries: their names, lengths and times.
-    fn key(&self) -> u64 {
+    /// A key of the libraries: their names within the kernel's folder, lengths and times.
+    fn key(&self, tools: &Tools) -> u64 {
         let mut hash = DefaultHasher::new();
-        for path in self.words.iter().filter(|word| is_library(word)) {
-            (path, stamp_of(Path::new(path))).hash(&mut hash);
+        for path in self.words.iter().filter(|word| is_library(word)).map(Path::new) {
+            (path.strip_prefix(&tools.private).unwrap_or(path), stamp_of(path)).hash(&mut hash);
         }
         hash.finish()
     }
 
+    /// The way from the folder where cargo puts the cell's library, above the one where it is made, to the shared
+    /// library's: no path of this kernel is in the cell, so that another can use it.
+    fn way(&self, tools: &Tools) -> Option<String> {
+        let made = self.words.iter().skip_while(|word| *word != "-o").nth(1)?;
+        let put = Path::new(made).strip_prefix(&tools.private).ok()?.parent()?.parent()?;
+        let kept = tools.kept();
+        let up = "../".repeat(put.components().count());
+        Some(format!("$ORIGIN/{up}{}", kept.file_name()?.to_str()?))
+    }
+
     /// The order for the shared library: all libraries, each whole, and nothing of the cell. It uses its own symbols
     /// before any other's, as it would if it were in the cell.
-    fn library(&self, to: &Path) -> Vec<String> {
+    fn library(&self, to: &Path, name: &str) -> Vec<String> {
         let mut words = Vec::new();
         let mut all = self.words.iter();
         while let Some(word) = all.next() {
@@ -98,13 +110,14 @@ impl Order {
             }
         }
         words.extend(["-Wl,-Bsymbolic".to_owned(), "-Wl,-z,defs".to_owned()]);
+        words.push(format!("-Wl,-soname,{name}.so"));
         words
     }
 
     /// The order for the cell: the shared library in place of the others. Everything must be found, and C libraries
     /// that would come into the cell a second time are left out. What the shared library itself needs can be left
     /// out too, as few cells use it but through that: libtorch's table of symbols takes longer to read than all else.
-    fn cell(&self, shared: &Path, with_needed: bool) -> Vec<String> {
+    fn cell(&self, shared: &Path, way: &str, with_needed: bool) -> Vec<String> {
         let mut words = Vec::new();
         let (mut placed, mut inside) = (false, false);
         for word in &self.words {
@@ -126,7 +139,7 @@ impl Order {
                 words.push(word.clone());
             }
         }
-        words.push("-Wl,-z,defs".to_owned());
+        words.extend([format!("-Wl,-rpath,{way}"), "-Wl,-z,defs".to_owned()]);
         words
     }
 }

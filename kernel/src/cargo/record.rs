@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::{FAILED, Tools, become_program, replay};
 
 /// One build of a cell by the real cargo, and what must not have changed for its command to be right again.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Record {
     /// The compiler and its arguments.
     pub(super) command: Vec<String>,
@@ -41,9 +41,32 @@ type Stamp = Option<(u64, u64)>;
 pub(super) fn standing(tools: &Tools, arguments: &[OsString]) -> Option<Record> {
     let text = fs::read(file(tools)).ok()?;
     let record: Record = serde_json::from_slice(&text).ok()?;
-    let stands = record.call == call(arguments)
-        && record.files.iter().all(|(path, stamp)| stamp_of(path) == *stamp);
-    stands.then_some(record)
+    (record.call == call(arguments) && record.stands()).then_some(record)
+}
+
+/// Keeps the record of a build.
+pub(super) fn write(tools: &Tools, record: &Record) -> Result<()> {
+    fs::write(file(tools), serde_json::to_vec(record)?).context("cannot keep the record of a build")
+}
+
+impl Record {
+    /// Makes the record of another kernel's build one of this kernel, where `written` is known to be the same. Whether
+    /// all else that it rests on is what it was.
+    pub(super) fn stands_here(&mut self, written: &[PathBuf], arguments: &[OsString]) -> bool {
+        for (path, stamp) in self.files.iter_mut().filter(|(path, _)| written.contains(path)) {
+            *stamp = stamp_of(path);
+        }
+        self.call = call(arguments);
+        let Some(own) = environment() else { return false };
+        let added = std::mem::replace(&mut self.environment, own);
+        self.environment.retain(|(name, _)| added.iter().all(|(other, _)| other != name));
+        self.environment.extend(added);
+        self.stands()
+    }
+
+    fn stands(&self) -> bool {
+        self.files.iter().all(|(path, stamp)| stamp_of(path) == *stamp)
+    }
 }
 
 /// Has the real cargo build, and keeps a record if all of it is understood.
@@ -66,7 +89,7 @@ pub(super) fn build(tools: &Tools, arguments: &[OsString]) -> Result<i32> {
     }
     if let Some(record) = understand(tools, arguments, &messages) {
         // A failure to keep it costs time and nothing else.
-        let _ = fs::write(file(tools), serde_json::to_vec(&record)?);
+        let _ = write(tools, &record);
     }
     Ok(status.code().unwrap_or(FAILED))
 }
@@ -83,18 +106,26 @@ pub(super) fn watch(tools: &Tools, arguments: &[OsString]) -> Result<i32> {
     become_program(Command::new(rustc).args(rest))
 }
 
+/// Where cargo tells of its job server, which ends with cargo.
+const JOB_SERVERS: [&str; 3] = ["CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS"];
+
 type Note = (Vec<String>, Vec<(String, String)>);
 
-/// The command and its environment, without cargo's job server, which ends with cargo. None if not all is text.
+/// The command and its environment, without cargo's job server. None if not all is text.
 fn command_note(arguments: &[OsString]) -> Option<Note> {
-    let text = |word: &OsString| word.to_str().map(str::to_owned);
-    let command = arguments.iter().map(text).collect::<Option<Vec<String>>>()?;
-    let servers = ["CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS"];
-    let environment = env::vars_os()
-        .filter(|(name, _)| !servers.iter().any(|server| name == server))
-        .map(|(name, value)| Some((text(&name)?, text(&value)?)))
-        .collect::<Option<Vec<_>>>()?;
-    Some((command, environment))
+    let command = arguments
+        .iter()
+        .map(|word| word.to_str().map(str::to_owned))
+        .collect::<Option<Vec<String>>>()?;
+    Some((command, environment()?))
+}
+
+/// The variables of this call, without cargo's job server. None if not all are text.
+pub(super) fn environment() -> Option<Vec<(String, String)>> {
+    env::vars_os()
+        .filter(|(name, _)| !JOB_SERVERS.iter().any(|server| name == server))
+        .map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 fn pass_on(output: impl std::io::Read) -> Result<Vec<Value>> {

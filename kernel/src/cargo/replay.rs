@@ -67,13 +67,13 @@ fn uncoloured(word: &str) -> String {
 }
 
 /// As cargo does: a second name, in the folder above.
-fn put(made: &Path, put: &Path) -> std::io::Result<()> {
+pub(super) fn put(made: &Path, put: &Path) -> std::io::Result<()> {
     let _ = fs::remove_file(put);
     fs::hard_link(made, put).or_else(|_| fs::copy(made, put).map(|_| ()))
 }
 
 /// The line by which cargo says where the cell's library is.
-fn artifact(record: &Record) -> Value {
+pub(super) fn artifact(record: &Record) -> Value {
     let unit = &record.unit;
     json!({
         "reason": "compiler-artifact",
