@@ -18,6 +18,7 @@ mod induction_model;
 mod interrupt;
 mod interventions;
 mod invariants;
+mod layers;
 mod loading;
 mod memory;
 mod memory_cap;

@@ -18,12 +18,11 @@ mod gradient;
 mod heads;
 mod importance;
 mod knockout;
-mod lens;
+mod layers;
 mod patching;
 mod path_patching;
 mod pca;
 mod statistics;
-mod stream;
 
 pub use ablation::{ablation_curve, random_heads};
 pub use ablation_grid::{Ablation, ablation};
@@ -46,9 +45,14 @@ pub use importance::{
     value_weighted_attention, value_weighted_rollout,
 };
 pub use knockout::attention_knockout;
-pub use lens::{LensTop, lens, lens_at, lens_entropy, lens_kl, lens_top, logit_lens};
+pub use layers::{Against, component_cosines, component_norms, head_cosines, head_norms};
+pub use layers::{JacobianFit, JacobianLens, Lens, LensTop, LensTopK, TunedLens};
+pub use layers::{LensOptimizer, TunedLensFit, TunedLensTraining};
+pub use layers::{anisotropy, resid_angles, resid_angles_across, resid_cosines_centred};
+pub use layers::{lens, lens_at, lens_entropy, lens_kl, lens_rank, lens_resolution, lens_settled};
+pub use layers::{lens_top, lens_top_k, logit_lens};
+pub use layers::{resid_cosines, resid_norms, resid_updates, with_first};
 pub use patching::{Patching, patching};
 pub use path_patching::{PathRule, Receiver};
 pub use pca::{Pca, pca, pca_from, pca_of};
 pub use statistics::{Maximum, Statistics, statistics};
-pub use stream::{resid_cosines, resid_norms, resid_updates, with_first};

@@ -23,9 +23,9 @@ impl Answers {
         &self.0[if self.0.len() == 1 { 0 } else { row }]
     }
 
-    /// Whether one single id serves every row.
-    pub(crate) fn is_one(&self) -> bool {
-        matches!(self.0.as_slice(), [set] if set.len() == 1)
+    /// Whether one id, or one set of ids, serves every row.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.0.len() == 1
     }
 
     pub(crate) fn check(&self, batch: usize, d_vocab: i64) -> Result<()> {

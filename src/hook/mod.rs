@@ -4,7 +4,7 @@ pub(crate) mod action;
 pub mod cache;
 pub(crate) mod edit;
 pub mod freeze;
-mod held;
+pub(crate) mod held;
 pub mod intervention;
 pub(crate) mod memory;
 pub mod metric;

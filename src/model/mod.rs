@@ -34,6 +34,7 @@ use weights::Weights;
 
 pub use generate::Generated;
 pub use run::Run;
+pub(crate) use run::scoped;
 pub use sampling::Sampling;
 pub use sweep::{Progress, Sweep, SweepOptions};
 pub use tools::{Candidate, Top};

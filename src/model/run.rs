@@ -105,7 +105,7 @@ impl Model {
 
     /// Embeddings of the tokens, `[Batch, Pos, DModel]`: the residual stream's beginning.
     pub fn embed(&self, tokens: &Tokens) -> Result<Tensor> {
-        self.by_hand(tokens, |pass, tap| pass.embed(&tokens.tensor(self.device()), tap))
+        self.by_hand(tokens, false, |pass, tap| pass.embed(&tokens.tensor(self.device()), tap))
     }
 
     /// Block `layer` on a residual stream `[Batch, Pos, DModel]` of these tokens.
@@ -120,11 +120,16 @@ impl Model {
             resid.size()
         );
         let resid = resid.to_device(self.device()).to_kind(self.kind());
-        self.by_hand(tokens, |pass, tap| pass.block(layer, block, resid, tap))
+        self.by_hand(tokens, false, |pass, tap| pass.block(layer, block, resid, tap))
     }
 
     /// Final norm and unembedding of any residual vectors: `[.., DModel]` -> `[.., Vocab]`.
     pub fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
+        self.unembed_with(resid, false)
+    }
+
+    /// The same; with `grad` the logits keep the graph of the vectors.
+    pub(crate) fn unembed_with(&self, resid: &Tensor, grad: bool) -> Result<Tensor> {
         let mut shape = resid.size();
         let d_model = self.config.d_model as i64;
         ensure!(
@@ -135,18 +140,19 @@ impl Model {
         let rows = resid.to_device(self.device()).to_kind(self.kind()).reshape([1, -1, d_model]);
         let one = Tokens::from_ids(&[vec![0]])?;
         shape.push(self.config.d_vocab as i64);
-        let logits = self.by_hand(&one, |pass, tap| pass.unembed(&rows, None, tap))?;
+        let logits = self.by_hand(&one, grad, |pass, tap| pass.unembed(&rows, None, tap))?;
         Ok(logits.reshape(shape))
     }
 
     fn by_hand(
         &self,
         tokens: &Tokens,
+        grad: bool,
         step: impl FnOnce(&Pass, &mut Tap) -> Result<Tensor>,
     ) -> Result<Tensor> {
         check_interrupt()?;
         let program = Plan::new().check(self.setting(tokens))?;
-        scoped(false, || {
+        scoped(grad, || {
             let pass = Pass::new(&self.config, &self.weights, tokens, program.attention);
             Ok(step(&pass, &mut Tap::new(&program, tokens))?.to_device(self.device()))
         })

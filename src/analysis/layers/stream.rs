@@ -11,7 +11,7 @@
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
-use super::frame;
+use crate::analysis::frame;
 use crate::grid::Grid;
 use crate::hook::cache::Cache;
 
@@ -37,7 +37,6 @@ pub fn resid_norms(cache: &Cache) -> Result<Grid> {
 /// Cosine between each place of the stream and the one above it, in -1..1, labelled `L0 to L1`:
 /// `[Layer, Pos]`, or `[Batch, Layer, Pos]`. Each prompt's first token is marked as missing.
 pub fn resid_cosines(cache: &Cache) -> Result<Grid> {
-    let cosine = |low: &Tensor, high: &Tensor| dot(low, high) / (norm(low) * norm(high));
     neighbours(cache, cosine, "cosine", "cosine between neighbouring places of the stream")
 }
 
@@ -61,13 +60,24 @@ fn neighbours(
     unit: &str,
     name: &str,
 ) -> Result<Grid> {
+    neighbours_of(cache, |x| Ok(x), compare, unit, name)
+}
+
+/// Compares each place with the one above it, both changed first.
+pub(super) fn neighbours_of(
+    cache: &Cache,
+    change: impl Fn(Tensor) -> Result<Tensor>,
+    compare: impl Fn(&Tensor, &Tensor) -> Tensor,
+    unit: &str,
+    name: &str,
+) -> Result<Grid> {
     let rungs = frame::rungs(cache)?;
     ensure!(
         rungs.len() > 1,
         "the cache holds one place of the residual stream ({}), expected two to compare",
         rungs[0].1
     );
-    let stream = |i: usize| -> Result<Tensor> { Ok(cache.get(rungs[i].1)?.to_kind(Kind::Double)) };
+    let stream = |i: usize| change(cache.get(rungs[i].1)?.to_kind(Kind::Double));
     let (mut labels, mut values) = (Vec::new(), Vec::new());
     let mut low = stream(0)?;
     for i in 1..rungs.len() {
@@ -79,7 +89,7 @@ fn neighbours(
     finish(cache, labels, &values, unit, name)
 }
 
-fn finish(
+pub(super) fn finish(
     cache: &Cache,
     labels: Vec<String>,
     values: &[Tensor],
@@ -90,10 +100,15 @@ fn finish(
     Ok(frame::hide(grid, cache.tokens(), 1)?.note("left out", "each prompt's first token"))
 }
 
-fn norm(x: &Tensor) -> Tensor {
+/// Cosine of the last axes, in -1..1 whatever the rounding.
+pub(super) fn cosine(x: &Tensor, y: &Tensor) -> Tensor {
+    (dot(x, y) / (norm(x) * norm(y))).clamp(-1.0, 1.0)
+}
+
+pub(super) fn norm(x: &Tensor) -> Tensor {
     x.norm_scalaropt_dim(2, [-1i64].as_slice(), false)
 }
 
-fn dot(x: &Tensor, y: &Tensor) -> Tensor {
+pub(super) fn dot(x: &Tensor, y: &Tensor) -> Tensor {
     (x * y).sum_dim_intlist([-1i64].as_slice(), false, None)
 }
