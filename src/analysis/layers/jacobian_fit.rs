@@ -129,7 +129,7 @@ impl JacobianFit {
         }
         let one = |column: i64| {
             let mut at = mask.zeros_like();
-            let _ = at.narrow(1, column, 1).copy_(&mask.narrow(1, column, 1));
+            at.narrow(1, column, 1).copy_(&mask.narrow(1, column, 1));
             at = at.contiguous();
             (at.to_kind(end.kind()), &weight * &at)
         };

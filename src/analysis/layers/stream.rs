@@ -60,7 +60,7 @@ fn neighbours(
     unit: &str,
     name: &str,
 ) -> Result<Grid> {
-    neighbours_of(cache, |x| Ok(x), compare, unit, name)
+    neighbours_of(cache, Ok, compare, unit, name)
 }
 
 /// Compares each place with the one above it, both changed first.
