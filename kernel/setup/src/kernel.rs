@@ -21,8 +21,8 @@ pub const NAME: &str = "thalweg";
 /// Where the kernel is built, and where the finished binary is kept.
 #[derive(Debug)]
 pub struct Recipe {
-    /// cargo's target folder: one for all states of `kernel/` with the same third-party crates, so that an edit of
-    /// the kernel does not compile evcxr again.
+    /// cargo's target folder: one for all states of the lock file and of `kernel/`. cargo knows by itself what it must
+    /// compile anew, and a change elsewhere in the lock file does not compile evcxr again.
     pub target: PathBuf,
     entry: PathBuf,
 }
@@ -33,14 +33,14 @@ impl Recipe {
         let locked = fs::read_to_string(places.clone.join("Cargo.lock"))
             .context("cannot read Cargo.lock")?;
         let closure = LockFile::parse(&locked)?.closure(&["thalweg-kernel"])?;
-        let crates = Key::new().with(&toolchain.version).with(closure);
-        let files = crates.clone().with_files(
+        let compiler = Key::new().with(&toolchain.version);
+        let files = compiler.clone().with(closure).with_files(
             &places.clone.join("kernel"),
             &["target", "__pycache__", ".ipynb_checkpoints"],
         )?;
         let kernels = places.cache.join("kernel");
         Ok(Recipe {
-            target: kernels.join(format!("build-{}", crates.name())),
+            target: kernels.join(format!("build-{}", compiler.name())),
             entry: kernels.join(files.name()),
         })
     }
@@ -59,8 +59,11 @@ impl Recipe {
 /// Builds the kernel and returns the path of its binary.
 pub fn ready(places: &Places, recipe: &Recipe, toolchain: &Toolchain) -> Result<PathBuf> {
     store::entry(&recipe.entry, |partial| {
-        let cost =
-            if recipe.is_warm() { "a few seconds" } else { "evcxr: 13 to 18 minutes on 2 cores" };
+        let cost = if recipe.is_warm() {
+            "seconds, unless evcxr changed"
+        } else {
+            "evcxr: 13 to 18 minutes on 2 cores"
+        };
         println!("compiling the notebook kernel ({cost})");
         let mut cargo = Command::new(toolchain.cargo());
         cargo
