@@ -13,6 +13,7 @@ mod generation;
 mod golden;
 mod gradients;
 mod grid;
+mod hidden;
 mod importance;
 mod induction_model;
 mod interrupt;

@@ -16,6 +16,7 @@ mod effect;
 mod frame;
 mod gradient;
 mod heads;
+mod hidden;
 mod importance;
 mod knockout;
 mod layers;
@@ -39,6 +40,13 @@ pub use gradient::{AttributionPatching, Baseline, Comparison, Estimates, Integra
 pub use gradient::{Edge, EdgeAttribution, Edges, Reader, Rule, Writer, edge_count};
 pub use gradient::{gradient_norm, gradient_times_input, integrated_gradients};
 pub use heads::{Motif, head_scores, repeated_tokens, repeated_tokens_of, top_heads};
+pub use hidden::{DirectionEffect, direction_ablation, orthogonalised};
+pub use hidden::{DoseResponse, SteeringVector, steering_vector};
+pub use hidden::{
+    FewShot, FewShotPrompts, FunctionVectorEffect, FunctionVectors, function_vectors,
+};
+pub use hidden::{Patchscope, PatchscopeTop};
+pub use hidden::{Probe, ProbeMethod, ProbeReport, Probing};
 pub use importance::{
     Importance, ImportanceMethod, Mixing, Occlusion, alti, attention_rollout, attention_vectors,
     by_word, contribution_weights, importance, mixing_sites, occlusion, token_attribution,

@@ -7,6 +7,7 @@ use tch::Tensor;
 
 use super::Model;
 use super::weights::{Block, Linear};
+use crate::config::Config;
 use crate::rng::Rng;
 
 /// A weight, named as in TransformerLens; shapes by axis names.
@@ -157,6 +158,23 @@ impl Model {
             self.kind(),
         )?;
         Ok(Model { weights, source: format!("{} edited", self.source), ..self.clone() })
+    }
+
+    /// The same model with an unembedding of its own, equal to the embedding, where the two were
+    /// tied: either can then be changed alone.
+    pub fn untied(&self) -> Result<Model> {
+        let mut tensors = self.named_weights();
+        let embed = tensors.get("model.embed_tokens.weight").map(Tensor::copy);
+        let embed = embed.context("no tensor model.embed_tokens.weight")?;
+        tensors.entry("lm_head.weight".to_owned()).or_insert(embed);
+        let config = Config { tied: false, ..self.config.clone() };
+        let weights = super::weights::Weights::from_tensors(
+            &config,
+            &tensors,
+            &self.weights.devices,
+            self.kind(),
+        )?;
+        Ok(Model { config, weights, source: format!("{} untied", self.source), ..self.clone() })
     }
 
     /// A control: the same numbers in every weight tensor, in an order drawn from `seed`.
