@@ -3,7 +3,9 @@
 mod ablation;
 mod analysis;
 mod bad_input;
+mod cluster;
 mod correlation;
+mod decompose;
 mod devices;
 mod display;
 mod figures;

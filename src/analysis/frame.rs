@@ -123,6 +123,30 @@ pub(super) fn at_position(x: &Tensor, tokens: &Tokens, position: &Position) -> R
     Ok(Tensor::stack(&rows, 0).to_kind(Kind::Double))
 }
 
+/// One vector for each token of each prompt, `[n, D]`, a head's axes joined into one, with the tokens;
+/// without padding and the `first` first tokens of each prompt. The site's axes are `[Batch, Pos, ..]`.
+pub(super) fn token_vectors(
+    cache: &Cache,
+    site: Site,
+    first: usize,
+) -> Result<(Tensor, Vec<String>)> {
+    let axes = site.axes();
+    ensure!(
+        axes[..2] == [Axis::Batch, Axis::Pos],
+        "{site}: its axes are {axes:?}, expected [Batch, Pos, ..]"
+    );
+    let (x, tokens) = (cache.get(site)?, cache.tokens());
+    let (mut rows, mut labels) = (Vec::new(), Vec::new());
+    for (row, pieces) in tokens.pieces().iter().enumerate().filter(|(_, p)| p.len() > first) {
+        let start = (tokens.padding(row) + first) as i64;
+        let own = x.get(row as i64).narrow(0, start, (pieces.len() - first) as i64);
+        rows.push(own.flatten(1, -1));
+        labels.extend_from_slice(&pieces[first..]);
+    }
+    ensure!(!rows.is_empty(), "{site}: no prompt has more than {first} tokens");
+    Ok((Tensor::cat(&rows, 0), labels))
+}
+
 /// `L0`, `L1`, ... or `H0`, `H1`, ...
 pub(super) fn numbered(letter: char, n: usize) -> Vec<String> {
     (0..n).map(|i| format!("{letter}{i}")).collect()

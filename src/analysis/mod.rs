@@ -10,7 +10,9 @@ mod attention;
 mod attribution;
 mod causal_trace;
 mod cells;
+mod cluster;
 mod correlate;
+mod decompose;
 mod direction;
 mod effect;
 mod frame;
@@ -22,7 +24,6 @@ mod knockout;
 mod layers;
 mod patching;
 mod path_patching;
-mod pca;
 mod statistics;
 
 pub use ablation::{ablation_curve, random_heads};
@@ -30,11 +31,20 @@ pub use ablation_grid::{Ablation, ablation};
 pub use attention::{attention_pattern, attention_patterns};
 pub use attribution::{attribution, attribution_sites, head_attribution, neuron_attribution};
 pub use causal_trace::CausalTrace;
+pub use cluster::{
+    Clustering, Dendrogram, Items, KChoice, KMeans, Linkage, Merge, Silhouette, Stability,
+    adjusted_rand_score, choose_k, hdbscan, kmeans, linkage, normalized_mutual_info_score,
+    silhouette, stability,
+};
 pub use correlate::{Coefficient, Correlate, Correlations, Shuffle, correlate};
 pub use correlate::{agreement, agreement_with};
 pub use correlate::{attention_entropies, attention_to, output_norms, token_losses, token_outputs};
 pub use correlate::{benjamini_hochberg, benjamini_yekutieli, correlation_p};
 pub use correlate::{distance_correlation, partial_correlation, pearson, spearman};
+pub use decompose::{
+    Affinities, Alignment, Pca, Tsne, TsneOptions, Tucker, hosvd, pca, pca_from, pca_layers,
+    pca_of, pca_randomized, resid_tensor, trustworthiness, tsne, tucker, tucker_of,
+};
 pub use direction::Direction;
 pub use gradient::{AttributionPatching, Baseline, Comparison, Estimates, Integrated};
 pub use gradient::{Edge, EdgeAttribution, Edges, Reader, Rule, Writer, edge_count};
@@ -62,5 +72,4 @@ pub use layers::{lens_top, lens_top_k, logit_lens};
 pub use layers::{resid_cosines, resid_norms, resid_updates, with_first};
 pub use patching::{Patching, patching};
 pub use path_patching::{PathRule, Receiver};
-pub use pca::{Pca, pca, pca_from, pca_of};
 pub use statistics::{Maximum, Statistics, statistics};

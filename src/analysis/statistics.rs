@@ -14,7 +14,7 @@ use std::fmt;
 use anyhow::{Context, Result, ensure};
 use tch::{Kind, Tensor};
 
-use super::pca::{Pca, pca_of_covariance};
+use super::decompose::{Pca, pca_of_covariance};
 use crate::hook::cache::Cache;
 use crate::hook::site::{Axis, Site};
 use crate::record::{Origin, Record};

@@ -12,9 +12,12 @@ use std::fmt;
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
+use crate::analysis::frame;
 use crate::grid::Grid;
 use crate::hook::cache::Cache;
 use crate::hook::site::{Axis, Site};
+
+use super::covariance::second_moments;
 
 /// Principal components of a set of vectors.
 pub struct Pca {
@@ -87,22 +90,10 @@ pub fn pca(cache: &Cache, site: impl Into<Site>, k: usize) -> Result<Pca> {
 /// [`pca`] without the first `first` tokens of each prompt; 0 keeps all.
 pub fn pca_from(cache: &Cache, site: impl Into<Site>, k: usize, first: usize) -> Result<Pca> {
     let site = site.into();
-    let axes = site.axes();
-    ensure!(
-        axes[..2] == [Axis::Batch, Axis::Pos],
-        "pca at {site}: its axes are {axes:?}, expected [Batch, Pos, ..]"
-    );
-    let (x, tokens) = (cache.get(site)?, cache.tokens());
-    let (mut rows, mut labels) = (Vec::new(), Vec::new());
-    for (row, pieces) in tokens.pieces().iter().enumerate().filter(|(_, p)| p.len() > first) {
-        let start = (tokens.padding(row) + first) as i64;
-        let own = x.get(row as i64).narrow(0, start, (pieces.len() - first) as i64);
-        rows.push(own.flatten(1, -1));
-        labels.extend_from_slice(&pieces[first..]);
-    }
-    ensure!(!rows.is_empty(), "pca at {site}: no prompt has more than {first} tokens");
-    let mut pca = fit(&Tensor::cat(&rows, 0), k)
-        .map_err(|error| anyhow::anyhow!("pca at {site}: {error}"))?;
+    let tokens = cache.tokens();
+    let (x, labels) = frame::token_vectors(cache, site, first)
+        .map_err(|error| anyhow::anyhow!("pca at {error}"))?;
+    let mut pca = fit(&x, k).map_err(|error| anyhow::anyhow!("pca at {site}: {error}"))?;
     let points = if tokens.batch() == 1 { Axis::Pos } else { Axis::Series };
     pca.scores.axes[0].axis = points;
     pca.scores = pca
@@ -122,7 +113,12 @@ pub fn pca_of(x: &Tensor, k: usize) -> Result<Pca> {
 
 /// The first `k` principal components of `n` points known by their mean `[D]` and unbiased
 /// covariance `[D, D]`; the scores have no rows.
-pub(super) fn pca_of_covariance(mean: &Tensor, cov: &Tensor, n: i64, k: usize) -> Result<Pca> {
+pub(in crate::analysis) fn pca_of_covariance(
+    mean: &Tensor,
+    cov: &Tensor,
+    n: i64,
+    k: usize,
+) -> Result<Pca> {
     let d = cov.size()[0];
     check_components(n, d, k)?;
     ensure!(bool::try_from(cov.isfinite().all())?, "the data hold a non-finite number");
@@ -133,7 +129,7 @@ pub(super) fn pca_of_covariance(mean: &Tensor, cov: &Tensor, n: i64, k: usize) -
     finish(&none, variance, components, mean.shallow_clone(), (n, total))
 }
 
-fn check_components(n: i64, d: i64, k: usize) -> Result<()> {
+pub(super) fn check_components(n: i64, d: i64, k: usize) -> Result<()> {
     ensure!(n > 1, "{n} points, expected at least 2");
     let most = d.min(n - 1);
     ensure!(
@@ -160,7 +156,7 @@ fn fit(x: &Tensor, k: usize) -> Result<Pca> {
 }
 
 /// Puts together what was found, with the number of points and their total variance.
-fn finish(
+pub(super) fn finish(
     scores: &Tensor,
     variance: Tensor,
     components: Tensor,
@@ -197,7 +193,7 @@ fn axes_of_variance(centred: &Tensor, k: i64) -> Result<(Tensor, Tensor)> {
         let (_, singular, directions) = centred.f_svd(true, true)?;
         (singular.square() / (n - 1) as f64, directions.tr())
     } else {
-        eigen(&(centred.tr().matmul(centred) / (n - 1) as f64))?
+        eigen(&(second_moments(centred) / (n - 1) as f64))?
     };
     Ok(first_axes(all, k))
 }
@@ -209,7 +205,7 @@ fn eigen(covariance: &Tensor) -> Result<(Tensor, Tensor)> {
 }
 
 /// The first `k`, the largest loading of each positive.
-fn first_axes((variance, components): (Tensor, Tensor), k: i64) -> (Tensor, Tensor) {
+pub(super) fn first_axes((variance, components): (Tensor, Tensor), k: i64) -> (Tensor, Tensor) {
     let components = components.narrow(0, 0, k);
     let largest = components.abs().argmax(1, true);
     let signs = components.gather(1, &largest, false).sign();
