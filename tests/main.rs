@@ -27,6 +27,7 @@ mod memory;
 mod memory_cap;
 mod narrowing;
 mod offload;
+mod over_prompts;
 mod patching;
 mod patching_errors;
 mod patching_golden;

@@ -22,6 +22,7 @@ mod hidden;
 mod importance;
 mod knockout;
 mod layers;
+mod over_prompts;
 mod patching;
 mod path_patching;
 mod statistics;
@@ -70,6 +71,7 @@ pub use layers::{anisotropy, resid_angles, resid_angles_across, resid_cosines_ce
 pub use layers::{lens, lens_at, lens_entropy, lens_kl, lens_rank, lens_resolution, lens_settled};
 pub use layers::{lens_top, lens_top_k, logit_lens};
 pub use layers::{resid_cosines, resid_norms, resid_updates, with_first};
+pub use over_prompts::{bootstrap_mean, each_prompt, over_prompts};
 pub use patching::{Patching, patching};
 pub use path_patching::{PathRule, Receiver};
 pub use statistics::{Maximum, Statistics, statistics};
