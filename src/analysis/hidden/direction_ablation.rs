@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use ndarray::ArrayD;
 use tch::{Kind, Tensor};
 
-use super::states::{central, checked, mean_interval, random_like};
+use super::states::{central, checked, mean_interval, random_like, recorded};
 use crate::grid::{Grid, GridAxis};
 use crate::hook::intervention::Intervention;
 use crate::hook::metric::Metric;
@@ -190,8 +190,8 @@ impl DirectionEffect {
             .n(rows)
             .name(&format!("{metric:?} with a direction changed"))
             .note("draws", &self.draws.to_string())
-            .note("seed", &self.seed.to_string())
-            .note("model", &format!("{:?}", self.model));
+            .note("seed", &self.seed.to_string());
+        let grid = recorded(grid, &self.model, &self.tokens)?;
         Ok(match self.site {
             Some((site, strength)) => {
                 grid.note("steered", &format!("{strength} of the mean norm at {site}, last token"))

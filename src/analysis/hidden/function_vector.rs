@@ -14,7 +14,7 @@ use ndarray::ArrayD;
 use tch::{Device, Kind, Tensor};
 
 use super::few_shot::FewShotPrompts;
-use super::states::{central, mean_interval, probability, states};
+use super::states::{central, mean_interval, probability, recorded, states};
 use crate::analysis::{frame, random_heads, top_heads};
 use crate::grid::{Grid, GridAxis};
 use crate::hook::intervention::Intervention;
@@ -96,8 +96,11 @@ pub fn function_vectors(model: &Model, tasks: &[FewShotPrompts]) -> Result<Funct
         axis(Axis::Head, frame::numbered('H', heads)),
     ];
     let n: usize = tasks.iter().map(|task| task.answers.len()).sum();
-    let noted =
-        |grid: Grid| grid.n(n).note("prompts", &n.to_string()).note("model", &format!("{model:?}"));
+    let noted = |grid: Grid| -> Result<Grid> {
+        let mut runs = tasks.iter().flat_map(|task| [&task.few_shot, &task.shuffled]);
+        let all = runs.try_fold(grid, |grid, tokens| recorded(grid, model, tokens));
+        Ok(all?.n(n).note("prompts", &n.to_string()))
+    };
     // The standard error of a mean of means: tasks weigh alike, prompts are independent within each.
     let cells = (0..layers * heads).map(|cell| {
         let each = gains.iter().map(|task| mean_interval(&task[cell]));
@@ -123,8 +126,8 @@ pub fn function_vectors(model: &Model, tasks: &[FewShotPrompts]) -> Result<Funct
     let values = ArrayD::from_shape_vec(vec![tasks.len(), layers, heads], each)?;
     let by_task = Grid::new(values, axes, "probability")?;
     Ok(FunctionVectors {
-        effect: noted(effect).name("average indirect effect on the answer's probability"),
-        tasks: noted(by_task).name("indirect effect on the answer's probability"),
+        effect: noted(effect)?.name("average indirect effect on the answer's probability"),
+        tasks: noted(by_task)?.name("indirect effect on the answer's probability"),
         outputs,
     })
 }
@@ -132,7 +135,7 @@ pub fn function_vectors(model: &Model, tasks: &[FewShotPrompts]) -> Result<Funct
 /// Mean `z` of each head at the last token, one `[Head, DHead]` a layer, f64.
 fn mean_z(model: &Model, tokens: &Tokens) -> Result<Vec<Tensor>> {
     let sites: Vec<Site> = (0..model.config().n_layers).map(|l| Point::Z.at(l)).collect();
-    let found = states("function vectors", (model, tokens), &sites, &Position::Last)?;
+    let (found, _) = states("function vectors", (model, tokens), &sites, &Position::Last)?;
     Ok(found.iter().map(|z| z.mean_dim([0i64].as_slice(), false, Kind::Double)).collect())
 }
 
@@ -227,6 +230,7 @@ impl FunctionVectors {
             let names: Vec<_> = heads.iter().map(|(l, h)| format!("L{l}H{h}")).collect();
             Ok(vectors
                 .swept(model, tokens, &metric)?
+                .of_runs_of(&self.effect)
                 .name(&format!("probability of the answer to {which} {:?}", prompts.task))
                 .note("heads", &names.join(", "))
                 .note("draws of random heads", &draws.to_string())
@@ -288,9 +292,9 @@ impl Vectors<'_> {
         ];
         let method =
             "95 % normal interval over prompts; of random heads, the central 95 % of the draws";
-        Ok(Grid::new(part(|cell| cell.0)?, axes, "probability")?
+        let grid = Grid::new(part(|cell| cell.0)?, axes, "probability")?
             .interval(part(|cell| cell.1)?, part(|cell| cell.2)?, method)?
-            .n(tokens.batch())
-            .note("model", &format!("{model:?}")))
+            .n(tokens.batch());
+        recorded(grid, model, tokens)
     }
 }

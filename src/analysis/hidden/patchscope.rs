@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use ndarray::{Array2, ArrayD};
 use tch::{Kind, Tensor};
 
-use super::states::{mean_interval, states};
+use super::states::{mean_interval, recorded, states};
 use crate::grid::{Grid, GridAxis};
 use crate::hook::intervention::Intervention;
 use crate::hook::metric::Metric;
@@ -20,6 +20,7 @@ use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Point, Site};
 use crate::index::Position;
 use crate::model::Model;
+use crate::record::Origin;
 use crate::show::progress;
 use crate::text::Tokens;
 
@@ -102,7 +103,7 @@ impl Patchscope {
     /// source's rungs as `Layer`, the target's as `Series`. Of several prompts the mean, with its
     /// 95 % interval.
     pub fn grid(&self, metric: &Metric) -> Result<Grid> {
-        let (states, n) = (self.states()?, self.rungs().len());
+        let ((states, runs), n) = (self.states()?, self.rungs().len());
         let plans = (0..n * n).map(|cell| self.placed(&states, cell / n, cell % n));
         let plans = plans.collect::<Result<Vec<_>>>()?;
         let swept = self.model.sweep(&self.target, &plans, metric)?;
@@ -125,7 +126,7 @@ impl Patchscope {
                 "95 % normal interval over prompts",
             )?,
         };
-        Ok(grid.n(rows).name(&format!("patchscope: {metric:?}")))
+        Ok(grid.n(rows).of_runs(runs).name(&format!("patchscope: {metric:?}")))
     }
 
     /// The most likely next token after the last of the target prompt, for every rung of source and
@@ -133,7 +134,7 @@ impl Patchscope {
     pub fn top(&self) -> Result<PatchscopeTop> {
         let rows = self.source.batch();
         ensure!(rows == 1, "patchscope: {rows} source prompts, expected one for its top tokens");
-        let (states, n) = (self.states()?, self.rungs().len());
+        let ((states, runs), n) = (self.states()?, self.rungs().len());
         let (mut prob, mut pieces) = (Vec::new(), Vec::new());
         for cell in progress(0..n * n, "patchscope").unit("runs") {
             let plan = self.placed(&states, cell / n, cell % n)?.logits_at(-1);
@@ -143,7 +144,7 @@ impl Patchscope {
             pieces.push(self.model.piece(id.int64_value(&[0])));
         }
         let prob = self.labelled(ArrayD::from_shape_vec(vec![n, n], prob)?, "probability")?;
-        let prob = prob.name("patchscope: most likely token");
+        let prob = prob.of_runs(runs).name("patchscope: most likely token");
         Ok(PatchscopeTop { prob, pieces: Array2::from_shape_vec((n, n), pieces)? })
     }
 
@@ -155,7 +156,7 @@ impl Patchscope {
             source <= last && target <= last,
             "patchscope: rungs {source} and {target}, expected 0 (the embedding) to {last}"
         );
-        self.placed(&self.states()?, source, target)
+        self.placed(&self.states()?.0, source, target)
     }
 
     fn rungs(&self) -> Vec<(String, Site)> {
@@ -164,7 +165,7 @@ impl Patchscope {
         std::iter::once(("embed".to_owned(), Site::Embed)).chain(blocks).collect()
     }
 
-    fn states(&self) -> Result<Vec<Tensor>> {
+    fn states(&self) -> Result<(Vec<Tensor>, Vec<Origin>)> {
         let sites: Vec<Site> = self.rungs().into_iter().map(|(_, site)| site).collect();
         states("patchscope", (&self.model, &self.source), &sites, &self.from)
     }
@@ -198,11 +199,10 @@ impl Patchscope {
             GridAxis { axis: Axis::Series, labels: into },
         ];
         let map = self.map.as_ref().map_or("none", |(label, _)| label.as_str());
-        Ok(Grid::new(values, axes, unit)?
+        Ok(recorded(Grid::new(values, axes, unit)?, &self.model, &self.target)?
             .note("source", &format!("{:?} at {:?}", self.source, self.from))
             .note("target", &format!("{:?} at {:?}", self.target, self.to))
-            .note("map", map)
-            .note("model", &format!("{:?}", self.model)))
+            .note("map", map))
     }
 }
 

@@ -4,11 +4,13 @@ use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
 use crate::analysis::frame;
+use crate::grid::Grid;
 use crate::hook::metric::{Answers, Metric};
 use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Site};
 use crate::index::Position;
 use crate::model::Model;
+use crate::record::Origin;
 use crate::rng::Rng;
 use crate::show::Bar;
 use crate::text::Tokens;
@@ -16,14 +18,14 @@ use crate::text::Tokens;
 /// Prompts of one pass.
 const ROWS: usize = 64;
 
-/// Each prompt's activation at a position, at every site: `[Batch, ..]` each, f64 on the CPU.
-/// `what` begins the error: "probe".
+/// Each prompt's activation at a position, at every site, `[Batch, ..]` each, f64 on the CPU; and the
+/// runs they come from. `what` begins the error: "probe".
 pub(super) fn states(
     what: &str,
     (model, tokens): (&Model, &Tokens),
     sites: &[Site],
     position: &Position,
-) -> Result<Vec<Tensor>> {
+) -> Result<(Vec<Tensor>, Vec<Origin>)> {
     for site in sites {
         let axes = site.axes();
         ensure!(
@@ -35,6 +37,7 @@ pub(super) fn states(
     let rows: Vec<usize> = (0..tokens.batch()).collect();
     let plan = Plan::new().cache(sites).logits_at(-1);
     let mut found: Vec<Vec<Tensor>> = sites.iter().map(|_| Vec::new()).collect();
+    let mut origins = Vec::new();
     let mut bar = Bar::new(what, rows.len()).unit("prompts");
     for part in rows.chunks(ROWS) {
         let own = tokens.rows(part)?;
@@ -44,10 +47,17 @@ pub(super) fn states(
             let x = frame::at_position(&cache.get(*site)?, &own, &at)?;
             found.push(x.to_device(Device::Cpu));
         }
+        origins.extend(cache.origin().cloned());
         bar.add(part.len());
     }
     bar.finish();
-    Ok(found.iter().map(|parts| Tensor::cat(parts, 0)).collect())
+    Ok((found.iter().map(|parts| Tensor::cat(parts, 0)).collect(), origins))
+}
+
+/// A grid of a sweep's numbers that notes what ran: a plain pass, cheap beside the sweep.
+pub(super) fn recorded(grid: Grid, model: &Model, tokens: &Tokens) -> Result<Grid> {
+    let plain = model.run(tokens, &Plan::new().logits_at(-1))?.cache;
+    Ok(grid.of_runs(plain.origin().cloned()).note("model", &format!("{model:?}")))
 }
 
 /// The probability of each row's answers, 0..1, at its last token.

@@ -12,7 +12,9 @@ use anyhow::{Result, ensure};
 use ndarray::ArrayD;
 use tch::{Kind, Tensor};
 
-use super::states::{central, checked, mean_interval, probability, random_like, rescaled, states};
+use super::states::{
+    central, checked, mean_interval, probability, random_like, recorded, rescaled, states,
+};
 use crate::grid::{Grid, GridAxis};
 use crate::hook::intervention::Intervention;
 use crate::hook::metric::{Answers, Metric};
@@ -20,6 +22,7 @@ use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Site};
 use crate::index::{Index, Position, Positions};
 use crate::model::Model;
+use crate::record::Origin;
 use crate::rng::Rng;
 use crate::text::Tokens;
 
@@ -34,6 +37,8 @@ pub struct SteeringVector {
     pub relative: f64,
     /// Activations `[n, D]`, the positive ones first, and how many those are.
     examples: Option<(Tensor, i64)>,
+    /// The runs those come from.
+    origins: Vec<Origin>,
 }
 
 impl Clone for SteeringVector {
@@ -43,6 +48,7 @@ impl Clone for SteeringVector {
             direction: self.direction.shallow_clone(),
             relative: self.relative,
             examples: self.examples.as_ref().map(|(x, n)| (x.shallow_clone(), *n)),
+            origins: self.origins.clone(),
         }
     }
 }
@@ -85,8 +91,11 @@ pub fn steering_vector(
     at: impl Into<Position>,
 ) -> Result<SteeringVector> {
     let (site, at) = (site.into(), at.into());
-    let of = |tokens| -> Result<Tensor> {
-        Ok(states("steering vector", (model, tokens), &[site], &at)?.remove(0))
+    let mut origins = Vec::new();
+    let mut of = |tokens| -> Result<Tensor> {
+        let (mut found, runs) = states("steering vector", (model, tokens), &[site], &at)?;
+        origins.extend(runs);
+        Ok(found.remove(0))
     };
     let (positive, negative) = (of(positive)?, of(negative)?);
     ensure!(
@@ -103,7 +112,8 @@ pub fn steering_vector(
         "steering vector at {site}: the two sets of prompts have the same mean there"
     );
     let relative = (length / usual).double_value(&[]);
-    Ok(SteeringVector { site, direction, relative, examples: Some((examples, positive.size()[0])) })
+    let examples = Some((examples, positive.size()[0]));
+    Ok(SteeringVector { site, direction, relative, examples, origins })
 }
 
 impl SteeringVector {
@@ -113,7 +123,7 @@ impl SteeringVector {
         let what = format!("steering vector at {site}");
         let d = direction.numel();
         let direction = checked(&what, direction, d)?;
-        Ok(SteeringVector { site, direction, relative: 1.0, examples: None })
+        Ok(SteeringVector { site, direction, relative: 1.0, examples: None, origins: Vec::new() })
     }
 
     /// Adds it: `strength` in units of the mean norm at the site, as [`Intervention::add`] counts
@@ -306,7 +316,9 @@ impl DoseResponse {
         let unit = if self.absolute { "the vector itself" } else { "the mean norm at the site" };
         let method =
             "95 % normal interval over prompts; of controls, the central 95 % of the draws";
-        Ok(Grid::new(part(|cell| cell.0)?, axes, metric.unit())?
+        let grid = Grid::new(part(|cell| cell.0)?, axes, metric.unit())?;
+        Ok(recorded(grid, &self.model, &self.tokens)?
+            .of_runs(self.vector.origins.iter().cloned())
             .interval(part(|cell| cell.1)?, part(|cell| cell.2)?, method)?
             .n(self.tokens.batch())
             .name(&format!("{metric:?} under steering at {}", self.vector.site))
@@ -314,7 +326,6 @@ impl DoseResponse {
             .note("added at positions", &self.positions.to_string())
             .note("draws of each control", &self.draws.to_string())
             .note("seed", &self.seed.to_string())
-            .note("vector", &format!("{:?}", self.vector))
-            .note("model", &format!("{:?}", self.model)))
+            .note("vector", &format!("{:?}", self.vector)))
     }
 }

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use tch::Tensor;
 
 use super::{ProbeMethod, fit, numbered, scores};
+use crate::interrupt::check_interrupt;
 use crate::rng::Rng;
 
 /// Resamples of the bootstrap over groups.
@@ -67,6 +68,7 @@ pub(super) fn held_out(
     let mut right = vec![false; y.len()];
     let last = fold.iter().copied().max().unwrap_or(0);
     for test in 0..=last {
+        check_interrupt()?;
         let rows = |inside: bool| -> Vec<i64> {
             (0..y.len()).filter(|i| (fold[*i] == test) == inside).map(|i| i as i64).collect()
         };

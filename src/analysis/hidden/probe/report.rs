@@ -13,9 +13,13 @@ use crate::grid::Grid;
 use crate::hook::site::{Axis, Point, Site};
 use crate::index::Position;
 use crate::model::Model;
+use crate::record::Origin;
 use crate::rng::Rng;
 use crate::show::progress;
 use crate::text::Tokens;
+
+/// Names, and vectors `[n, D]`.
+type Layers = Vec<(String, Tensor)>;
 
 /// What is probed, at every layer, and how.
 ///
@@ -35,7 +39,7 @@ use crate::text::Tokens;
 /// assert!(report.accuracy.get(&["L2", "probe"])? > report.accuracy.get(&["embed", "probe"])?);
 /// # thalweg::anyhow::Ok(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Probing {
     tokens: Tokens,
     classes: Vec<String>,
@@ -51,6 +55,15 @@ pub struct Probing {
     folds: usize,
     draws: usize,
     seed: u64,
+}
+
+/// One line: what is probed, where, by what.
+impl fmt::Debug for Probing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (method, classes) = (self.method, self.classes.join(", "));
+        write!(f, "{method} probe of {classes} at {:?} {:?}, ", self.point, self.position)?;
+        write!(f, "{} prompts in {} folds", self.y.len(), self.folds)
+    }
 }
 
 impl Probing {
@@ -152,7 +165,8 @@ impl Probing {
         let mut draw = rng.fork(1);
         let controls: Vec<Vec<usize>> =
             (0..self.draws).map(|_| control(&self.units, &self.y, &mut draw)).collect();
-        let (own, shuffled) = (self.layers(model)?, self.layers(&model.shuffled(self.seed)?)?);
+        let ((own, runs), (shuffled, others)) =
+            (self.layers(model)?, self.layers(&model.shuffled(self.seed)?)?);
         let mut found = Vec::new();
         for (i, (_, x)) in progress(own.iter().enumerate(), "probe").unit("layers") {
             let by =
@@ -169,8 +183,14 @@ impl Probing {
         });
         let probes = fitted.collect::<Result<Vec<_>>>()?;
         Ok(ProbeReport {
-            accuracy: self.accuracy(model, &rungs, &found)?,
-            selectivity: self.selectivity(model, &rungs, &found)?,
+            accuracy: self
+                .accuracy(&rungs, &found)?
+                .of_runs(runs.iter().chain(&others).cloned())
+                .note("model", &format!("{model:?}")),
+            selectivity: self
+                .selectivity(&rungs, &found)?
+                .of_runs(runs)
+                .note("model", &format!("{model:?}")),
             classes: self.counts(),
             width: own[0].1.size()[1] as usize,
             groups: found[0][0].count.len(),
@@ -180,16 +200,16 @@ impl Probing {
         })
     }
 
-    /// Name and vectors `[n, D]` of the embedding and of every layer.
-    fn layers(&self, model: &Model) -> Result<Vec<(String, Tensor)>> {
+    /// Name and vectors `[n, D]` of the embedding and of every layer, and the runs they come from.
+    fn layers(&self, model: &Model) -> Result<(Layers, Vec<Origin>)> {
         let n_layers = model.config().n_layers;
         let sites: Vec<Site> = std::iter::once(Site::Embed)
             .chain((0..n_layers).map(|layer| self.point.at(layer)))
             .collect();
-        let found = states("probe", (model, &self.tokens), &sites, &self.position)?;
+        let (found, runs) = states("probe", (model, &self.tokens), &sites, &self.position)?;
         let names =
             std::iter::once("embed".to_owned()).chain((0..n_layers).map(|l| format!("L{l}")));
-        Ok(names.zip(found).map(|(name, x)| (name, x.flatten(1, -1))).collect())
+        Ok((names.zip(found).map(|(name, x)| (name, x.flatten(1, -1))).collect(), runs))
     }
 
     fn counts(&self) -> Vec<(String, usize)> {
@@ -198,7 +218,7 @@ impl Probing {
     }
 
     /// `[Layer, Series]`.
-    fn accuracy(&self, model: &Model, rungs: &[String], found: &[[ByGroup; 3]]) -> Result<Grid> {
+    fn accuracy(&self, rungs: &[String], found: &[[ByGroup; 3]]) -> Result<Grid> {
         let most = self.counts().iter().map(|(_, n)| *n).max().unwrap_or(0);
         let largest = most as f64 / self.y.len() as f64;
         let mut rng = Rng::new(self.seed).fork(2);
@@ -214,22 +234,20 @@ impl Probing {
         let axes =
             [(Axis::Layer, rungs.to_vec()), (Axis::Series, series.map(str::to_owned).to_vec())];
         let grid = with_bounds(&cells, &axes, "share right")?;
-        Ok(self
-            .noted(grid, model)
-            .name(&format!("{} probe: accuracy on groups held out", self.method)))
+        Ok(self.noted(grid).name(&format!("{} probe: accuracy on groups held out", self.method)))
     }
 
     /// `[Layer]`.
-    fn selectivity(&self, model: &Model, rungs: &[String], found: &[[ByGroup; 3]]) -> Result<Grid> {
+    fn selectivity(&self, rungs: &[String], found: &[[ByGroup; 3]]) -> Result<Grid> {
         let mut rng = Rng::new(self.seed).fork(3);
         let cells: Vec<_> =
             found.iter().map(|[own, control, _]| own.interval(Some(control), &mut rng)).collect();
         let grid = with_bounds(&cells, &[(Axis::Layer, rungs.to_vec())], "share right")?;
         let name = "selectivity: accuracy less that on control labels";
-        Ok(self.noted(grid, model).name(name))
+        Ok(self.noted(grid).name(name))
     }
 
-    fn noted(&self, grid: Grid, model: &Model) -> Grid {
+    fn noted(&self, grid: Grid) -> Grid {
         let counts = self.counts().into_iter().map(|(name, n)| format!("{name} {n}"));
         let n = |numbers: &[usize]| numbers.iter().max().map_or(0, |most| most + 1);
         let unit = if self.by_group { "group" } else { "control unit" };
@@ -243,7 +261,6 @@ impl Probing {
             )
             .note("seed", &self.seed.to_string())
             .note("at", &format!("{:?}", self.position))
-            .note("model", &format!("{model:?}"))
     }
 }
 
