@@ -13,7 +13,7 @@ mod kinds;
 
 /// A Llama that is linear in its embeddings without any freezing: the norm's eps drowns what it
 /// divides by, heads look everywhere alike, and MLPs write nothing.
-fn linear_model() -> Model {
+pub(crate) fn linear_model() -> Model {
     let biased = Config { n_layers: 3, eps: 1e16, attention_bias: true, ..config() };
     let model = model_of(biased, Kind::Double, 4);
     let edited = model.with_weights(|name, w| {

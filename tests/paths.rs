@@ -1,6 +1,12 @@
 //! Path patching: equal to four runs by hand in both conventions, and what is known of the
 //! induction circuit.
 
+mod circuits;
+mod golden;
+mod planted;
+mod source;
+mod weights;
+
 use thalweg::W;
 use thalweg::prelude::*;
 
@@ -208,4 +214,11 @@ fn a_wrong_path_is_an_error_that_says_what_there_is() {
     says(paths(Point::Z, &[], &[Receiver::logits(), Receiver::mlp(1)]), &["receive alone"]);
     says(paths(Point::Z, &[], &[Receiver::q(3, 0)]), &["L3 Q 0", "layers 0..2"]);
     says(paths(Point::Z, &[], &[Receiver::k(2, 3)]), &["attn.hook_k", "KvHead has 2"]);
+}
+
+/// Equal to rounding.
+#[track_caller]
+fn near(found: f64, expected: f64) {
+    let apart = (found - expected).abs() / expected.abs().max(1.0);
+    assert!(apart < 1e-10, "{found}, expected {expected}");
 }

@@ -7,7 +7,6 @@
 mod ablation;
 mod ablation_grid;
 mod attention;
-mod attribution;
 mod causal_trace;
 mod cells;
 mod cluster;
@@ -17,20 +16,18 @@ mod direction;
 mod effect;
 mod frame;
 mod gradient;
-mod heads;
 mod hidden;
 mod importance;
 mod knockout;
 mod layers;
 mod over_prompts;
 mod patching;
-mod path_patching;
+mod paths;
 mod statistics;
 
 pub use ablation::{ablation_curve, random_heads};
 pub use ablation_grid::{Ablation, ablation};
 pub use attention::{attention_pattern, attention_patterns};
-pub use attribution::{attribution, attribution_sites, head_attribution, neuron_attribution};
 pub use causal_trace::CausalTrace;
 pub use cluster::{
     Clustering, Dendrogram, Items, KChoice, KMeans, Linkage, Merge, Silhouette, Stability,
@@ -50,7 +47,6 @@ pub use direction::Direction;
 pub use gradient::{AttributionPatching, Baseline, Comparison, Estimates, Integrated};
 pub use gradient::{Edge, EdgeAttribution, Edges, Reader, Rule, Writer, edge_count};
 pub use gradient::{gradient_norm, gradient_times_input, integrated_gradients};
-pub use heads::{Motif, head_scores, repeated_tokens, repeated_tokens_of, top_heads};
 pub use hidden::{DirectionEffect, direction_ablation, orthogonalised};
 pub use hidden::{DoseResponse, SteeringVector, steering_vector};
 pub use hidden::{
@@ -73,5 +69,12 @@ pub use layers::{lens_top, lens_top_k, logit_lens};
 pub use layers::{resid_cosines, resid_norms, resid_updates, with_first};
 pub use over_prompts::{bootstrap_mean, each_prompt, over_prompts};
 pub use patching::{Patching, patching};
-pub use path_patching::{PathRule, Receiver};
+pub use paths::{Circuit, EdgePatching, Faithfulness, MIB_SHARES, Selection};
+pub use paths::{Composition, CompositionScores, composition_effects, composition_scores};
+pub use paths::{FactoredMatrix, Svd, copying_scores, ov_circuit, qk_circuit};
+pub use paths::{HeadTaxonomy, TokenCopying, head_taxonomy, token_copying};
+pub use paths::{Motif, head_entropy, head_scores, top_heads};
+pub use paths::{PathRule, Receiver, repeated_tokens, repeated_tokens_of};
+pub use paths::{Split, attribution, attribution_by, attribution_sites, head_attribution};
+pub use paths::{matching_scores, matching_scores_through, neuron_attribution};
 pub use statistics::{Maximum, Statistics, statistics};

@@ -7,7 +7,7 @@ pub(crate) mod forward;
 mod generate;
 mod line;
 mod reading;
-mod rope;
+pub(crate) mod rope;
 mod run;
 mod sampling;
 mod save;

@@ -59,6 +59,17 @@ impl Rotation {
     }
 }
 
+/// Turns `x [.., DHead]` as the rotation of position `offset` does, in the kind of `x`. Since turns add
+/// up, a query at `i` and a key at `j` meet as `turned(q, i - j)` and the key as it is. Under `dynamic`
+/// scaling: as in prompts within the original context.
+pub(crate) fn turned(config: &Config, x: &Tensor, offset: i64) -> Tensor {
+    let half = config.d_head as i64 / 2;
+    let angles = frequencies(config, 0, x.kind(), x.device()) * offset as f64;
+    let (cos, sin) = (angles.cos(), angles.sin());
+    let (a, b) = (x.narrow(-1, 0, half), x.narrow(-1, half, half));
+    Tensor::cat(&[&a * &cos - &b * &sin, &b * &cos + &a * &sin], -1)
+}
+
 /// Whether `dynamic` scaling is in force: some row is longer than the original context. Then runs
 /// of different batches, and cached continuations, differ by definition.
 pub(crate) fn stretches(config: &Config, tokens: &Tokens) -> bool {

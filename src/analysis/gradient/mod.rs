@@ -25,9 +25,10 @@ pub use integrated::{
     Baseline, Integrated, gradient_norm, gradient_times_input, integrated_gradients,
 };
 pub use nodes::{Reader, Writer, edge_count};
+pub(super) use nodes::{exists, readers};
 
 /// Logits only where the metric looks, unless they are asked for.
-fn looking_at(plan: Plan, metric: &Metric, sites: &[Site]) -> Plan {
+pub(super) fn looking_at(plan: Plan, metric: &Metric, sites: &[Site]) -> Plan {
     match metric.position() {
         Some(position) if !sites.contains(&Site::Logits) => plan.logits_at(position),
         _ => plan,
@@ -35,7 +36,7 @@ fn looking_at(plan: Plan, metric: &Metric, sites: &[Site]) -> Plan {
 }
 
 /// The metric of a run whose plan went through [`looking_at`], `[Batch]`, f64.
-fn value(metric: &Metric, run: &Run, tokens: &Tokens) -> Result<Tensor> {
+pub(super) fn value(metric: &Metric, run: &Run, tokens: &Tokens) -> Result<Tensor> {
     let one = metric.position().is_some() && run.logits.size()[1] == 1;
     let value = match one {
         true => metric.of_row(&run.logits.squeeze_dim(1))?,
@@ -84,6 +85,6 @@ fn check_axes(by: &[Axis], site: Site, have: &[Axis]) -> Result<()> {
 }
 
 /// Marks in a grid what all gradient methods note.
-fn noted(grid: Grid, model: &Model, metric: &Metric) -> Grid {
+pub(super) fn noted(grid: Grid, model: &Model, metric: &Metric) -> Grid {
     grid.note("metric", &format!("{metric:?}")).note("model", &format!("{model:?}"))
 }

@@ -31,14 +31,14 @@ pub enum Reader {
 }
 
 /// In the order of the pass.
-pub(super) fn writers(config: &Config) -> Vec<Writer> {
+pub(in crate::analysis) fn writers(config: &Config) -> Vec<Writer> {
     let layer =
         |l: usize| (0..config.n_heads).map(move |h| Writer::Head(l, h)).chain([Writer::Mlp(l)]);
     std::iter::once(Writer::Embed).chain((0..config.n_layers).flat_map(layer)).collect()
 }
 
 /// In the order of the pass.
-pub(super) fn readers(config: &Config) -> Vec<Reader> {
+pub(in crate::analysis) fn readers(config: &Config) -> Vec<Reader> {
     let layer = |l: usize| {
         let queries = (0..config.n_heads).map(move |h| Reader::Query(l, h));
         let keys = (0..config.n_kv_heads).map(move |g| Reader::Key(l, g));
@@ -49,7 +49,7 @@ pub(super) fn readers(config: &Config) -> Vec<Reader> {
 }
 
 /// Whether what `from` writes reaches `to`.
-pub(super) fn exists(from: Writer, to: Reader) -> bool {
+pub(in crate::analysis) fn exists(from: Writer, to: Reader) -> bool {
     use Reader::*;
     match (from, to) {
         (Writer::Embed, _) | (_, Logits) => true,

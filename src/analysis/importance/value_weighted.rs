@@ -9,8 +9,8 @@ use anyhow::Result;
 use tch::{Kind, Tensor};
 
 use super::carried::{Carried, site, values};
-use crate::analysis::attribution::Reader;
 use crate::analysis::frame;
+use crate::analysis::paths::Reader;
 use crate::grid::Grid;
 use crate::hook::cache::Cache;
 use crate::hook::metric::Metric;

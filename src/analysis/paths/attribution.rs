@@ -13,7 +13,7 @@
 use anyhow::{Context, Result, ensure};
 use tch::{Kind, Tensor};
 
-use super::frame;
+use crate::analysis::frame;
 use crate::grid::Grid;
 use crate::hook::cache::Cache;
 use crate::hook::metric::{Answers, Metric};
@@ -113,19 +113,104 @@ pub fn neuron_attribution(
     reader.grid(&(neurons * onto), &[(Axis::DMlp, labels)], &name)
 }
 
+/// How finely [`attribution_by`] splits what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Split {
+    /// Attention and MLP of each layer: [`attribution`].
+    Layers,
+    /// Each head, and the MLP of each layer.
+    Heads,
+    /// Attention of each layer, and each neuron.
+    Neurons,
+    /// Each head and each neuron.
+    HeadsAndNeurons,
+}
+
+/// [`attribution`] split further: `[Component]` or `[Batch, Component]`, in logits. Components are
+/// `embed`, `L0H0`, ..., `L0 mlp` or `L0N0`, ..., and `bias` where the model has biases of attention's
+/// or the MLP's output; they add up to the metric. `parts.top(20)` are what counts most.
+///
+/// ```
+/// use thalweg::{Metric, Model, Plan, Split, attribution_by, attribution_sites};
+/// let model = Model::load("data/models/tiny-world")?;
+/// let tokens = model.tokens("When Mary and John went to the store , John gave a drink to")?;
+/// let run = model.run(&tokens, &Plan::new().cache(attribution_sites()))?;
+/// let metric = Metric::logit_diff(model.token("Mary")?, model.token("John")?);
+/// let parts = attribution_by(&model, &run.cache, &metric, Split::HeadsAndNeurons)?;
+/// let whole = metric.of(&run.logits, &tokens)?.double_value(&[0]);
+/// assert!((parts.values.sum() - whole).abs() < 1e-4);
+/// # thalweg::anyhow::Ok(())
+/// ```
+pub fn attribution_by(model: &Model, cache: &Cache, metric: &Metric, split: Split) -> Result<Grid> {
+    let whole = attribution(model, cache, metric)?;
+    let component = whole.axes.len() - 1;
+    let index = |name: &str| {
+        whole.labels(Axis::Component).map(|all| all.iter().position(|own| own == name))
+    };
+    let one = |at: usize| whole.select_many(Axis::Component, &[at as i64]);
+    let (heads, neurons) = match split {
+        Split::Layers => return Ok(whole),
+        Split::Heads => (true, false),
+        Split::Neurons => (false, true),
+        Split::HeadsAndNeurons => (true, true),
+    };
+    let by_head = if heads { Some(head_attribution(model, cache, metric)?) } else { None };
+    let mut parts = vec![one(0)?];
+    for layer in 0..model.config().n_layers {
+        parts.push(match &by_head {
+            Some(grid) => renamed(&grid.select(Axis::Layer, layer as i64)?, Axis::Head, |head| {
+                format!("L{layer}{head}")
+            })?,
+            None => one(1 + 2 * layer)?,
+        });
+        parts.push(match neurons {
+            true => {
+                let grid = neuron_attribution(model, cache, metric, layer)?;
+                renamed(&grid, Axis::DMlp, |neuron| format!("L{layer}N{neuron}"))?
+            }
+            false => one(2 + 2 * layer)?,
+        });
+    }
+    if let Some(bias) = index("bias")? {
+        parts.push(one(bias)?);
+    }
+    let views: Vec<_> = parts.iter().map(|part| part.values.view()).collect();
+    let values = ndarray::concatenate(ndarray::Axis(component), &views)?;
+    let labels = parts.iter().flat_map(|part| part.axes[component].labels.clone()).collect();
+    let mut grid = whole.clone();
+    grid.values = values;
+    grid.axes[component].labels = labels;
+    grid.check()?;
+    Ok(grid.name("direct logit attribution").note("split", &format!("{split:?}")))
+}
+
+/// The grid with its last axis as `Component`, under other labels.
+fn renamed(grid: &Grid, axis: Axis, label: impl Fn(&str) -> String) -> Result<Grid> {
+    let labels: Vec<String> = grid.labels(axis)?.iter().map(|own| label(own)).collect();
+    let mut grid = grid.clone().relabel(axis, &labels)?;
+    if let Some(last) = grid.axes.last_mut() {
+        last.axis = Axis::Component;
+    }
+    Ok(grid)
+}
+
 /// The direction of the residual stream that a metric reads in each row, and where it reads.
-pub(super) struct Reader<'a> {
+pub(in crate::analysis) struct Reader<'a> {
     model: &'a Model,
     cache: &'a Cache,
     metric: &'a Metric,
     position: &'a Position,
     /// Unembedding of right less wrong answers, through the final norm's weight and frozen scale:
     /// `[Batch, DModel]`, f64.
-    pub(super) direction: Tensor,
+    pub(in crate::analysis) direction: Tensor,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(model: &'a Model, cache: &'a Cache, metric: &'a Metric) -> Result<Self> {
+    pub(in crate::analysis) fn new(
+        model: &'a Model,
+        cache: &'a Cache,
+        metric: &'a Metric,
+    ) -> Result<Self> {
         let (right, wrong) = metric.sides().with_context(|| {
             format!("attribution: {metric:?} is not linear in the logits, expected Metric::logit_diff or Metric::logit")
         })?;
@@ -171,7 +256,7 @@ impl<'a> Reader<'a> {
         (x * &self.direction).sum_dim_intlist([-1i64].as_slice(), false, None)
     }
 
-    pub(super) fn grid(
+    pub(in crate::analysis) fn grid(
         &self,
         values: &Tensor,
         axes: &[(Axis, Vec<String>)],

@@ -1,4 +1,4 @@
-//! What heads look at on repeated random tokens: the first taxonomy of heads.
+//! What heads look at on repeated random tokens.
 //!
 //! Elhage et al. 2021, <https://transformer-circuits.pub/2021/framework>, and Olsson et al. 2022,
 //! "In-context Learning and Induction Heads", <https://arxiv.org/abs/2209.11895> (prefix matching).
@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use anyhow::{Result, bail, ensure};
 use tch::Tensor;
 
-use super::frame;
+use crate::analysis::frame;
 use crate::grid::Grid;
 use crate::hook::cache::Cache;
 use crate::hook::site::{Axis, Point};
@@ -98,6 +98,16 @@ fn repetition(ids: &[i64]) -> Result<(i64, i64)> {
 /// # thalweg::anyhow::Ok(())
 /// ```
 pub fn head_scores(cache: &Cache, motif: Motif) -> Result<Grid> {
+    let grid = by_head(cache, "attention", |pattern, ids| motif.score(pattern, ids))?;
+    Ok(grid.name(motif.name()).zero_one("none of the attention", "all of the attention"))
+}
+
+/// One number for each head, the mean over prompts of `score(pattern [Head, Query, Key], ids)`.
+fn by_head(
+    cache: &Cache,
+    unit: &str,
+    score: impl Fn(&Tensor, &[i64]) -> Result<Tensor>,
+) -> Result<Grid> {
     let tokens = cache.tokens();
     let mut layers = Vec::new();
     for layer in 0..cache.n_layers() {
@@ -105,7 +115,7 @@ pub fn head_scores(cache: &Cache, motif: Motif) -> Result<Grid> {
         let rows = tokens.ids().iter().enumerate().map(|(row, ids)| {
             let (first, n) = (tokens.padding(row) as i64, ids.len() as i64);
             let own = patterns.get(row as i64).narrow(1, first, n).narrow(2, first, n);
-            motif.score(&own, ids).map_err(|error| anyhow::anyhow!("prompt {row}: {error}"))
+            score(&own, ids).map_err(|error| anyhow::anyhow!("prompt {row}: {error}"))
         });
         layers.push(Tensor::stack(&rows.collect::<Result<Vec<_>>>()?, 0));
     }
@@ -114,9 +124,26 @@ pub fn head_scores(cache: &Cache, motif: Motif) -> Result<Grid> {
         (Axis::Layer, frame::numbered('L', cache.n_layers())),
         (Axis::Head, frame::numbered('H', heads)),
     ];
-    let each = frame::batched(cache, &Tensor::stack(&layers, 1), &axes, "attention")?;
-    let grid = if tokens.batch() > 1 { each.mean_interval(Axis::Batch)? } else { each };
-    Ok(grid.name(motif.name()).zero_one("none of the attention", "all of the attention"))
+    let each = frame::batched(cache, &Tensor::stack(&layers, 1), &axes, unit)?;
+    if tokens.batch() > 1 { each.mean_interval(Axis::Batch) } else { Ok(each) }
+}
+
+/// How evenly each head spreads its attention: the entropy of a query's pattern in nats, the mean over
+/// queries from the third token on, `[Layer, Head]`; of several prompts their mean, with its 95 %
+/// interval. 0 is all on one key; queries over `n` keys have `ln n` at most, whose mean over the same
+/// queries is noted. Needs `Point::Pattern`.
+pub fn head_entropy(cache: &Cache) -> Result<Grid> {
+    let most = |n: usize| (3..=n).map(|keys| (keys as f64).ln()).sum::<f64>() / (n - 2) as f64;
+    let lens = cache.tokens().lens();
+    let grid = by_head(cache, "nats", |pattern, ids| {
+        let n = ids.len() as i64;
+        ensure!(n > 2, "entropy: {n} tokens, expected at least 3");
+        let p = pattern.narrow(1, 2, n - 2).to_kind(tch::Kind::Double);
+        let each = -p.special_xlogy(&p).sum_dim_intlist([2i64].as_slice(), false, None);
+        Ok(each.mean_dim([1i64].as_slice(), false, None))
+    })?;
+    let most = lens.iter().map(|len| most(*len)).sum::<f64>() / lens.len() as f64;
+    Ok(grid.name("attention entropy").note("of even attention", &format!("{most:.6}")))
 }
 
 /// The `k` heads of highest score, best first, as (layer, head), from a grid `[Layer, Head]`.

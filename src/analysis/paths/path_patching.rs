@@ -8,8 +8,8 @@
 
 use anyhow::{Result, ensure};
 
-use super::cells::{CHUNK, Swept};
-use super::patching::Patching;
+use crate::analysis::cells::{CHUNK, Swept};
+use crate::analysis::patching::Patching;
 use crate::grid::Grid;
 use crate::hook::cache::Cache;
 use crate::hook::intervention::Intervention;
