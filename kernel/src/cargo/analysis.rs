@@ -21,19 +21,8 @@ use super::{FAILED, Tools, same};
 const TRANSPARENT: [&str; 2] = ["ndarray", "serde"];
 
 /// Dependencies of thalweg of which no type is in its signatures.
-const INNER: [&str; 11] = [
-    "bhtsne",
-    "half",
-    "hdbscan",
-    "kodama",
-    "linfa",
-    "linfa-clustering",
-    "rand_xoshiro",
-    "safetensors",
-    "sha2",
-    "statrs",
-    "torch-sys",
-];
+const INNER: [&str; 7] =
+    ["half", "hdbscan", "kodama", "safetensors", "sha2", "statrs", "torch-sys"];
 
 /// Whether this is rust-analyzer's question for the graph of a cell's crates.
 pub(super) fn asks(tools: &Tools, arguments: &[OsString]) -> bool {
