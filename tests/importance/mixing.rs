@@ -131,6 +131,34 @@ fn contributions_without_a_dimension_in_common_have_exactly_their_lengths_as_sha
 }
 
 #[test]
+fn a_prompt_too_long_for_one_go_is_mixed_as_its_beginning_and_by_hand_at_its_end() {
+    let model = induction_model((8.0, 14.0));
+    let ids: Vec<i64> = (0..660).map(|at| (at * at + at / 7) % 13).collect();
+    let [long, short] = [660, 6].map(|n| Tokens::from_ids(&[ids[..n].to_vec()]).unwrap());
+    let cache = recorded(&model, &long);
+    let shares = alti(&model, &cache).unwrap();
+    for (index, value) in cells(&alti(&model, &recorded(&model, &short)).unwrap().rollout) {
+        let at: Vec<i64> = index.iter().map(|i| *i as i64).collect();
+        near(shares.rollout.at(&at).unwrap(), value, 1e-12, index);
+    }
+    let last = 659;
+    let site = |point: Point| cache.get(point.at(1)).unwrap().get(0).get(last);
+    let carried = attention_vectors(&model, &cache, 1, -1).unwrap().get(0).get(0); // [Key, DModel]
+    let l1 = |x: &Tensor| x.abs().sum(None).double_value(&[]);
+    let (before, after) = (site(Point::ResidPre), site(Point::ResidMid));
+    let near_to = |key: i64| {
+        let own = if key == last { before.shallow_clone() } else { before.zeros_like() };
+        (l1(&after) - l1(&(&after - carried.get(key) - own))).max(0.0)
+    };
+    let all: Vec<f64> = (0..660).map(near_to).collect();
+    let sum: f64 = all.iter().sum();
+    for key in [0, 1, 300, 657, 658, 659] {
+        let found = shares.layers.at(&[1, last, key]).unwrap();
+        near(found, all[key as usize] / sum, 1e-12, key);
+    }
+}
+
+#[test]
 fn what_a_cache_lacks_is_named() {
     let model = &models(Kind::Double)[0];
     let cache = model.run(&tokens(), &Plan::new().cache(Point::Pattern)).unwrap().cache;

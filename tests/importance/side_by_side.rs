@@ -98,6 +98,25 @@ fn methods_that_must_agree_do() {
 }
 
 #[test]
+fn which_tokens_matter_goes_by_magnitude_and_which_speak_for_it_by_sign() {
+    let (model, one) = (&models(Kind::Double)[0], tokens().row(0).unwrap());
+    let methods = [Occlusion::AttentionCut.into(), ImportanceMethod::GradientTimesInput];
+    let found = importance(model, &one, &metric(), &methods).unwrap();
+    let list = |name: &str| -> Vec<f64> {
+        let grid = found.method(name).unwrap();
+        (0..5).map(|at| grid.at(&[at]).unwrap()).collect() // the last token cannot be cut off
+    };
+    let pair = ["attention cut", "gradient x input"];
+    let [cut, gradient] = pair.map(list);
+    let size = |list: &[f64]| list.iter().map(|value| value.abs()).collect::<Vec<_>>();
+    let sizes = thalweg::spearman(&size(&cut), &size(&gradient)).unwrap();
+    let signs = thalweg::spearman(&cut, &gradient).unwrap();
+    assert!((sizes - signs).abs() > 0.1, "{sizes} and {signs}: the test needs them apart");
+    near(found.agreement.get(&pair).unwrap(), sizes, 1e-12, "magnitudes");
+    near(found.signed_agreement.get(&pair).unwrap(), signs, 1e-12, "signs");
+}
+
+#[test]
 fn tokens_after_the_metrics_place_are_missing_and_a_loss_reads_every_place() {
     let (model, one) = (&models(Kind::Double)[0], tokens().row(0).unwrap());
     let found = importance(model, &one, &metric().at(3), &quick(&metric())).unwrap();

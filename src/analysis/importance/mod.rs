@@ -8,6 +8,7 @@
 //! | what do heads write of it to the answer? | [`token_attribution`] | yes | Elhage et al. 2021 |
 //! | how much of it is in the stream? | [`attention_rollout`], [`value_weighted_rollout`], [`alti`] | no | Abnar and Zuidema 2020, Kobayashi et al. 2021, Ferrando et al. 2022 |
 //!
+//! [`Mixing::at`] says what each token brings to one position by the end of each layer, `[Layer, Pos]`.
 //! [`importance`] gives them side by side with their agreement with the causal one, for attention is
 //! not cause and a saturated gradient is 0. The metric should be a difference of logits: probabilities
 //! saturate. [`by_word`] adds up the pieces of a word.

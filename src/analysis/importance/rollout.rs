@@ -16,6 +16,7 @@ use super::mixing::Mixing;
 use crate::hook::cache::Cache;
 use crate::hook::site::Point;
 use crate::model::Model;
+use crate::show::progress;
 
 /// Attention rollout: each layer is half the mean pattern of its heads and half the token itself.
 /// Needs `Pattern`.
@@ -56,7 +57,7 @@ pub(super) fn mixed(
     measure: impl Fn(Tensor, &Tensor) -> Tensor,
 ) -> Result<Mixing> {
     let mut layers = Vec::new();
-    for layer in 0..cache.n_layers() {
+    for layer in progress(0..cache.n_layers(), name).unit("layers") {
         let rows = (0..cache.tokens().batch()).map(|row| {
             let carried = Carried::new(name, model, cache, layer, row)?;
             let below = site(name, cache, Point::ResidPre.at(layer), row)?;

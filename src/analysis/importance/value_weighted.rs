@@ -17,6 +17,7 @@ use crate::hook::metric::Metric;
 use crate::hook::site::{Axis, Point};
 use crate::index::Position;
 use crate::model::{Model, W};
+use crate::show::progress;
 
 /// The norm of what each head carries from token to token, `|A_ij v_j W_O|`:
 /// `[Layer, Head, Query, Key]`, or with `Batch` in front. Where all values are equally long it is
@@ -98,7 +99,7 @@ fn by_pair(
 ) -> Result<Grid> {
     let tokens = cache.tokens();
     let mut layers = Vec::new();
-    for layer in 0..cache.n_layers() {
+    for layer in progress(0..cache.n_layers(), what).unit("layers") {
         let rows = (0..tokens.batch())
             .map(|row| Ok(measure(&Carried::new(what, model, cache, layer, row)?)));
         layers.push(Tensor::stack(&rows.collect::<Result<Vec<_>>>()?, 0));

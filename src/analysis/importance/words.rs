@@ -11,7 +11,8 @@ use crate::text::Tokens;
 
 /// The same numbers with the pieces of each word added up: a grid with an axis `Pos` of these tokens
 /// becomes one whose `Pos` are their words. Missing pieces are left out; a word of which none exists
-/// is missing. Words of rows that differ in length end together, as their tokens do.
+/// is missing. Words of rows that differ in length end together, as their tokens do. A sum of single
+/// occlusions is not what occluding the word whole would do.
 ///
 /// A word begins at a space, at a punctuation mark, and after either. Tokens that never hold a space,
 /// as those of a vocabulary of whole words, are words themselves.
