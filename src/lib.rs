@@ -52,7 +52,10 @@ pub mod text;
 
 pub use analysis::*;
 pub use config::{Config, Rope, RopeScaling};
-pub use figure::{Bundle, CellText, Figure, Origin, attention, bars, heatmap, lines, scatter};
+pub use figure::{
+    Bundle, CellText, Example, Figure, Origin, Prediction, attention, attention_viewer, bars,
+    examples, heatmap, lines, predictions, scatter, tokens,
+};
 pub use grid::{Cell, Grid, GridAxis, Interval};
 pub use hook::cache::Cache;
 pub use hook::freeze::Freeze;

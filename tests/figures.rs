@@ -1,5 +1,7 @@
 //! Figures: what is stored, what is escaped, what is refused.
 
+mod browser;
+mod gallery;
 mod limits;
 
 use serde_json::Value;

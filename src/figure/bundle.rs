@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::scene::Page;
-use super::{plotly_json, svg};
+use super::{Content, Figure, plotly_json, svg, text};
 use crate::show::escape;
 
 /// plotly.js that an HTML figure asks for where no page has brought one, with its checksum.
@@ -20,6 +20,7 @@ const MAX_CELLS: usize = 2_500_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
     /// plotly JSON, `application/vnd.plotly.v1+json`: JupyterLab and VS Code with plotly's renderer.
+    /// Empty if the figure holds something that plotly cannot draw: text, a viewer, a graph.
     pub plotly: String,
     /// The SVG, and a script that turns it into the plotly figure where plotly.js is at hand or can
     /// be loaded; right offline as it is.
@@ -31,17 +32,21 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    pub(super) fn of(page: &Page) -> Result<Bundle> {
-        let plotly = serde_json::to_string(&plotly_json::json(page)?)?;
-        let svg = svg::draw(page);
-        let mut text = page.summary();
-        let stored = 2 * (plotly.len() + svg.len());
-        let mut note = String::new();
+    pub(super) fn of(figure: &Figure) -> Result<Bundle> {
+        let page = figure.page();
+        let svg = svg::draw(&page);
+        let plotly = plotly_of(figure, &page)?.unwrap_or_default();
+        let mut html = if plotly.is_empty() { mixed(figure)? } else { html(&plotly, &svg) };
+        let mut text = match &figure.content {
+            Content::Choices(choices) => choices.summary(),
+            _ => page.summary(),
+        };
+        let stored = 2 * plotly.len() + svg.len() + html.len() - plotly.len();
         if stored > WARN {
-            note = format!("this figure stores {:.1} MB in the notebook", stored as f64 / 1e6);
+            let note = format!("this figure stores {:.1} MB in the notebook", stored as f64 / 1e6);
             text = format!("{text}; {note}");
+            html = format!("{html}<div><small>{note}</small></div>");
         }
-        let html = html(&plotly, &svg, &note);
         Ok(Bundle { plotly, html, svg, text })
     }
 
@@ -116,14 +121,49 @@ const SCRIPT: &str = r#"(function () {
   window.thalwegPlotly.then(all, function () {});
 })();"#;
 
-fn html(plotly: &str, svg: &str, note: &str) -> String {
+/// The figure as plotly JSON, if plotly can draw it as one.
+fn plotly_of(figure: &Figure, page: &Page) -> Result<Option<String>> {
+    let json = match &figure.content {
+        Content::Choices(choices) => choices.json()?,
+        _ if !page.pictures.is_empty() || !page.remarks.is_empty() => return Ok(None),
+        _ => plotly_json::json(page)?,
+    };
+    Ok(Some(serde_json::to_string(&json)?))
+}
+
+fn html(plotly: &str, svg: &str) -> String {
     // Inside a script element only `<` could end it or open a comment.
     let data = plotly.replace('<', "\\u003c");
     let script = SCRIPT.replace("PLOTLY_JS_SUM", PLOTLY_JS_SUM).replace("PLOTLY_JS", PLOTLY_JS);
-    let note =
-        if note.is_empty() { String::new() } else { format!("<div><small>{note}</small></div>") };
     format!(
-        "<div class=\"thalweg-figure\"><div class=\"thalweg-static\">{svg}</div>{note}\
+        "<div class=\"thalweg-figure\"><div class=\"thalweg-static\">{svg}</div>\
          <script type=\"application/json\" class=\"thalweg-plotly\">{data}</script><script>{script}</script></div>"
     )
+}
+
+/// A figure that plotly cannot draw as one: each part in the format that suits it, side by side.
+fn mixed(figure: &Figure) -> Result<String> {
+    let (parts, title, direction) = match &figure.content {
+        Content::Row(figures, title) => (figures, title, "row"),
+        Content::Column(figures, title) => (figures, title, "column"),
+        _ => {
+            let page = figure.page();
+            let svg = svg::draw(&page);
+            return Ok(match (&page.pictures[..], plotly_of(figure, &page)?) {
+                ([(_, _, picture)], _) if !picture.html.is_empty() => picture.html.clone(),
+                (_, Some(plotly)) => html(&plotly, &svg),
+                _ => svg,
+            });
+        }
+    };
+    let heading = if title.is_empty() {
+        String::new()
+    } else {
+        format!("<div style=\"font:16px sans-serif\">{}</div>", escape(&text::visible_words(title)))
+    };
+    let parts: Vec<String> = parts.iter().map(mixed).collect::<Result<_>>()?;
+    let parts: String = parts.iter().map(|part| format!("<div>{part}</div>")).collect();
+    Ok(format!(
+        "<div>{heading}<div style=\"display:flex;flex-flow:{direction} wrap;gap:14px\">{parts}</div></div>"
+    ))
 }

@@ -4,8 +4,9 @@ use anyhow::{Result, ensure};
 use ndarray::Array2;
 
 use super::style::{Origin, Writing};
-use super::{Figure, Kind, panels, text};
+use super::{Content, Figure, Kind, panels, text};
 use crate::grid::Grid;
+use crate::hook::site::Axis;
 
 /// Most cells that text is written into: plotly makes one element of each.
 const MAX_TEXT: usize = 1_500;
@@ -45,6 +46,33 @@ impl Figure {
             "a colour range needs two finite numbers, the smaller first; found {low} and {high}"
         );
         Ok(self.styled(|style| style.range = Some((low, high))))
+    }
+
+    /// Leaves some indices of an axis out of the range of the colours: the first token's norm is many
+    /// times any other's, `heatmap(&norms)?.colors_without(Axis::Pos, &[0])?`. Their cells are drawn in
+    /// the colour of the nearer end, and a note says so. -1 is the last index.
+    pub fn colors_without(self, axis: Axis, indices: &[i64]) -> Result<Figure> {
+        let grid = match &self.content {
+            Content::Chart(chart) => &chart.grid,
+            _ => anyhow::bail!("colours belong to one heatmap; this is {self:?}"),
+        };
+        let len = grid.labels(axis)?.len();
+        let left_out: Vec<usize> = indices
+            .iter()
+            .map(|i| if *i < 0 { i + len as i64 } else { *i })
+            .filter_map(|i| usize::try_from(i).ok().filter(|i| *i < len))
+            .collect();
+        ensure!(
+            left_out.len() == indices.len() && left_out.len() < len,
+            "indices {indices:?} of axis {axis}, which has {len}, cannot be left out"
+        );
+        Ok(self.styled(|style| style.uncounted = Some((axis, left_out.clone()))))
+    }
+
+    /// Names the site of each cell, for the hover: `"blocks.{layer}.hook_resid_post"`, with axis names
+    /// in braces for the cell's indices. The token is added: `blocks.3.hook_resid_post @ " Mary"_7`.
+    pub fn site(self, template: &str) -> Figure {
+        self.styled(|style| style.site = Some(template.to_string()))
     }
 
     /// Writes text into the cells of a heatmap, for instance the most likely token: one row for

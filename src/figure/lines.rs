@@ -106,6 +106,12 @@ pub(super) fn extent(series: &[Series]) -> (f64, f64) {
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(*v), b.max(*v)))
 }
 
+/// The range of values that all of a grid needs.
+pub(super) fn whole_range(grid: &Grid, style: &Style) -> (f64, f64) {
+    let (least, most) = extent(&series(grid, style).1);
+    style.range.unwrap_or_else(|| padded(least, most, false))
+}
+
 /// The unit, and what 0 and 1 mean.
 pub(super) fn value_title(grid: &Grid) -> String {
     match &grid.zero_one {

@@ -7,7 +7,10 @@
 mod attention;
 mod bars;
 mod bundle;
+mod choices;
 mod colors;
+mod drawing;
+mod examples;
 mod heatmap;
 mod layout;
 mod lines;
@@ -17,13 +20,18 @@ mod plotly_axis;
 mod plotly_json;
 mod plotly_traces;
 mod png;
+mod predictions;
 mod record;
 mod scatter;
 mod scene;
+mod sheet;
+mod sheet_svg;
 mod style;
 mod svg;
 mod svg_marks;
 mod text;
+mod tokens;
+mod viewer;
 
 use std::fmt;
 use std::path::Path;
@@ -32,16 +40,22 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::grid::Grid;
 use crate::show::{self, Show};
+use choices::Choices;
+use drawing::Drawing;
 use scene::{Page, Scene};
 use style::Style;
 
 pub use attention::attention;
 pub use bars::bars;
 pub use bundle::Bundle;
+pub use examples::{Example, examples};
 pub use heatmap::{CellText, heatmap};
 pub use lines::lines;
+pub use predictions::{Prediction, predictions};
 pub use scatter::scatter;
 pub use style::Origin;
+pub use tokens::tokens;
+pub use viewer::attention_viewer;
 
 /// A chart, or several side by side. The last expression of a notebook cell shows it; setters take
 /// and return it by value.
@@ -62,6 +76,8 @@ pub struct Figure {
 #[derive(Clone)]
 enum Content {
     Chart(Box<Chart>),
+    Drawing(Box<Drawing>),
+    Choices(Box<Choices>),
     Row(Vec<Figure>, String),
     Column(Vec<Figure>, String),
 }
@@ -87,6 +103,8 @@ impl Figure {
     pub fn title(mut self, title: &str) -> Figure {
         match &mut self.content {
             Content::Chart(chart) => chart.style.title = Some(title.to_string()),
+            Content::Drawing(drawing) => drawing.style.title = Some(title.to_string()),
+            Content::Choices(choices) => choices.title = Some(title.to_string()),
             Content::Row(_, own) | Content::Column(_, own) => *own = title.to_string(),
         }
         self
@@ -118,7 +136,7 @@ impl Figure {
         if !self.forced {
             bundle::check_cells(self.cells())?;
         }
-        let bundle = Bundle::of(&self.page())?;
+        let bundle = Bundle::of(self)?;
         if !self.forced {
             bundle.check_size()?;
         }
@@ -140,6 +158,12 @@ impl Figure {
         let content = match ending {
             "svg" => bundle.svg,
             "html" => bundle.page(),
+            _ if bundle.plotly.is_empty() => {
+                bail!(
+                    "cannot save {}: plotly cannot draw {self:?}; save .svg or .html",
+                    path.display()
+                )
+            }
             _ => bundle.plotly,
         };
         std::fs::write(path, content)
@@ -176,6 +200,10 @@ impl Figure {
     fn each_style(&mut self, change: &dyn Fn(&mut Style)) {
         match &mut self.content {
             Content::Chart(chart) => change(&mut chart.style),
+            Content::Drawing(drawing) => change(&mut drawing.style),
+            Content::Choices(choices) => {
+                choices.options.iter_mut().for_each(|(_, figure)| figure.each_style(change));
+            }
             Content::Row(figures, _) | Content::Column(figures, _) => {
                 figures.iter_mut().for_each(|figure| figure.each_style(change));
             }
@@ -193,6 +221,10 @@ impl Figure {
     fn cells(&self) -> usize {
         match &self.content {
             Content::Chart(chart) => chart.grid.values.len(),
+            Content::Drawing(drawing) => drawing.cells(),
+            Content::Choices(choices) => {
+                choices.options.iter().map(|(_, figure)| figure.cells()).sum()
+            }
             Content::Row(figures, _) | Content::Column(figures, _) => {
                 figures.iter().map(Figure::cells).sum()
             }
@@ -202,6 +234,8 @@ impl Figure {
     fn page(&self) -> Page {
         match &self.content {
             Content::Chart(chart) => Page::of(chart.scene()),
+            Content::Drawing(drawing) => Page::of_picture(drawing.picture()),
+            Content::Choices(choices) => choices.page(),
             Content::Row(figures, title) => Page::row(figures.iter().map(Figure::page), title),
             Content::Column(figures, title) => {
                 Page::column(figures.iter().map(Figure::page), title)
@@ -214,10 +248,14 @@ impl Show for Figure {
     /// A figure that is refused shows the reason.
     fn content(&self) -> show::Content {
         match self.bundle() {
-            Ok(bundle) => show::Content::text(bundle.text)
-                .with("application/vnd.plotly.v1+json", bundle.plotly)
-                .with("text/html", bundle.html)
-                .with("image/svg+xml", bundle.svg),
+            Ok(bundle) => {
+                let content = show::Content::text(bundle.text);
+                let content = match bundle.plotly.is_empty() {
+                    true => content,
+                    false => content.with("application/vnd.plotly.v1+json", bundle.plotly),
+                };
+                content.with("text/html", bundle.html).with("image/svg+xml", bundle.svg)
+            }
             Err(error) => show::Content::text(format!("this figure is not shown: {error}")),
         }
     }
@@ -278,6 +316,8 @@ impl fmt::Debug for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.content {
             Content::Chart(chart) => f.write_str(&chart.summary()),
+            Content::Drawing(drawing) => f.write_str(&drawing.summary()),
+            Content::Choices(choices) => f.write_str(&choices.summary()),
             Content::Row(figures, _) => write!(f, "row of {figures:?}"),
             Content::Column(figures, _) => write!(f, "column of {figures:?}"),
         }

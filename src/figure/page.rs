@@ -1,7 +1,7 @@
 //! Several scenes on one page.
 
 use super::layout::TITLE_SIZE;
-use super::scene::{Page, Scene};
+use super::scene::{Page, Picture, Scene};
 use super::text;
 
 /// Pixels between neighbours.
@@ -14,8 +14,22 @@ impl Page {
             width: scene.width,
             height: scene.height,
             scenes: vec![(0.0, 0.0, scene)],
-            headings: Vec::new(),
+            ..Page::default()
         }
+    }
+
+    /// A page with one drawing.
+    pub(super) fn of_picture(picture: Picture) -> Page {
+        let (width, height) = (picture.width, picture.height);
+        Page { width, height, pictures: vec![(0.0, 0.0, picture)], ..Page::default() }
+    }
+
+    /// The same page with room above it.
+    pub(super) fn lowered(mut self, by: f64) -> Page {
+        self.height += by;
+        let scenes = self.scenes.into_iter();
+        self.scenes = scenes.map(|(x, y, scene)| (x, y + by, scene.moved(0.0, by))).collect();
+        self
     }
 
     /// Pages side by side.
@@ -46,6 +60,10 @@ impl Page {
             for (x, y, scene) in page.scenes {
                 whole.scenes.push((x + dx, y + dy, scene.moved(dx, dy)));
             }
+            let pictures = page.pictures.into_iter();
+            whole.pictures.extend(pictures.map(|(x, y, picture)| (x + dx, y + dy, picture)));
+            let remarks = page.remarks.into_iter();
+            whole.remarks.extend(remarks.map(|(x, y, text)| (x + dx, y + dy, text)));
             whole
                 .headings
                 .extend(page.headings.into_iter().map(|(x, y, text)| (x + dx, y + dy, text)));
@@ -62,6 +80,7 @@ impl Page {
     pub(super) fn summary(&self) -> String {
         let headings = self.headings.iter().map(|(_, _, text)| text.as_str());
         let scenes = self.scenes.iter().map(|(_, _, scene)| scene.summary.as_str());
-        headings.chain(scenes).collect::<Vec<_>>().join("; ")
+        let pictures = self.pictures.iter().map(|(_, _, picture)| picture.summary.as_str());
+        headings.chain(scenes).chain(pictures).collect::<Vec<_>>().join("; ")
     }
 }

@@ -107,7 +107,7 @@ fn bare(ruler: &Ruler) -> Ruler {
     Ruler { title: String::new(), size: 0.0, ..ruler.clone() }
 }
 
-fn outer_index(outer: &[GridAxis], mut i: usize) -> Vec<usize> {
+pub(super) fn outer_index(outer: &[GridAxis], mut i: usize) -> Vec<usize> {
     let mut at = vec![0; outer.len()];
     for (place, axis) in outer.iter().enumerate().rev() {
         at[place] = i % axis.len();
@@ -117,7 +117,7 @@ fn outer_index(outer: &[GridAxis], mut i: usize) -> Vec<usize> {
 }
 
 /// `L2H3`, or the labels of the outer axes joined.
-fn panel_name(outer: &[GridAxis], at: &[usize]) -> String {
+pub(super) fn panel_name(outer: &[GridAxis], at: &[usize]) -> String {
     let labels: Vec<String> =
         outer.iter().zip(at).map(|(axis, i)| text::spoken(axis)[*i].clone()).collect();
     labels.join(if heads(outer) { "" } else { " · " })
@@ -150,10 +150,15 @@ fn cells(grid: &Grid, style: &Style, at: &[usize], decimals: Option<u32>) -> Cel
             })),
             Writing::Text(text) => Some(text.clone()),
         };
-    let code = grid.code.as_ref().filter(|_| grid.values.len() <= MAX_CODE);
-    let code = code.map(|template| {
-        Array2::from_shape_fn(shape, |cell| filled(template, &grid.axes, &full(cell)))
-    });
+    let strings = |one: &dyn Fn(&[usize]) -> Option<String>| {
+        let all: Option<Vec<String>> =
+            ndarray::indices(shape).into_iter().map(|cell| one(&full(cell))).collect();
+        all.and_then(|all| Array2::from_shape_vec(shape, all).ok())
+    };
+    let code = strings(&|index| cell_code(grid, index));
+    let sites = (grid.values.len() <= MAX_CODE)
+        .then(|| strings(&|index| cell_name(grid, style, index)))
+        .flatten();
     Cells {
         values,
         name: panel_name(outer, at),
@@ -163,8 +168,29 @@ fn cells(grid: &Grid, style: &Style, at: &[usize], decimals: Option<u32>) -> Cel
         heads: heads(inner),
         text: written,
         code,
+        sites,
         decimals,
     }
+}
+
+/// The code that gives one cell again.
+pub(super) fn cell_code(grid: &Grid, index: &[usize]) -> Option<String> {
+    let template = grid.code.as_ref().filter(|_| grid.values.len() <= MAX_CODE)?;
+    Some(filled(template, &grid.axes, index))
+}
+
+/// `blocks.3.hook_resid_post @ " Mary"_7`: the site of a cell, if the figure or the grid names one,
+/// and the cell's token.
+pub(super) fn cell_name(grid: &Grid, style: &Style, index: &[usize]) -> Option<String> {
+    let template = style.site.as_ref().or_else(|| grid.provenance.get("site"))?;
+    let template = filled(template, &grid.axes, index);
+    let token = |axis: &Axis| {
+        let place = grid.place(*axis).ok()?;
+        let label = grid.axes[place].labels.get(index[place])?;
+        Some(format!(" @ {:?}_{}", label, index[place]))
+    };
+    let token = [Axis::Pos, Axis::Query, Axis::Key].iter().find_map(token);
+    Some(template + &token.unwrap_or_default())
 }
 
 /// Decimals that give the largest value of a grid three significant digits.
@@ -198,13 +224,23 @@ fn longest_text(grid: &Grid, style: &Style) -> Option<usize> {
 }
 
 /// The colours' range: as set, or from what the numbers mean, or from the numbers.
-fn range(grid: &Grid, style: &Style, attention: bool) -> Scale {
+pub(super) fn range(grid: &Grid, style: &Style, attention: bool) -> Scale {
+    if let Some(scale) = &style.scale {
+        return scale.clone();
+    }
     if let Some((low, high)) = style.range {
         return Scale::within(low, high);
     }
+    let uncounted = style.uncounted.as_ref();
+    let place = uncounted.and_then(|(axis, _)| grid.place(*axis).ok());
+    let counts = |index: &[usize]| match (place, uncounted) {
+        (Some(place), Some((_, left_out))) => !left_out.contains(&index[place]),
+        _ => true,
+    };
     let (least, most) = grid
-        .existing()
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), v| (least.min(v), most.max(v)));
+        .present()
+        .filter(|(index, _)| counts(index))
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), (_, v)| (a.min(v), b.max(v)));
     let (least, most) = if least <= most { (least, most) } else { (0.0, 1.0) };
     let within = |low: f64, high: f64| least >= low && most <= high;
     if grid.unit.to_lowercase().starts_with("cosine") && within(-1.001, 1.001) {

@@ -127,10 +127,11 @@ pub(super) fn of(panel: &Panel, scene: &Scene, place: &Place) -> Result<Vec<Valu
     Ok(traces)
 }
 
-/// One cell's strings beside its value: the full text if it was cut, the code.
+/// One cell's strings beside its value: its full name, the full text if it was cut, the code.
 fn custom(cells: &Cells) -> Option<(Vec<Vec<Vec<String>>>, String)> {
     let cut = cells.text.as_ref().filter(|text| text.iter().any(|t| cell_text(t) != *t));
-    let sources: Vec<_> = [cut, cells.code.as_ref()].into_iter().flatten().collect();
+    let sources: Vec<_> =
+        [cells.sites.as_ref(), cut, cells.code.as_ref()].into_iter().flatten().collect();
     if sources.is_empty() {
         return None;
     }

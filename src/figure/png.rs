@@ -28,7 +28,7 @@ pub(super) fn data_url(rows: &[Vec<f64>], scale: &Scale) -> String {
 }
 
 /// Palette index of a value: 0 is transparent, 1 to 255 the scale.
-fn level(value: f64, scale: &Scale) -> u8 {
+pub(super) fn level(value: f64, scale: &Scale) -> u8 {
     if value.is_nan() {
         return 0;
     }
@@ -74,7 +74,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, step)
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub(super) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {

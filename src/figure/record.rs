@@ -42,6 +42,10 @@ impl Figure {
     fn grids(&self) -> Vec<&Grid> {
         match &self.content {
             Content::Chart(chart) => vec![&chart.grid],
+            Content::Drawing(drawing) => drawing.grids(),
+            Content::Choices(choices) => {
+                choices.options.iter().flat_map(|(_, figure)| figure.grids()).collect()
+            }
             Content::Row(figures, _) | Content::Column(figures, _) => {
                 figures.iter().flat_map(Figure::grids).collect()
             }

@@ -179,6 +179,26 @@ fn sampled(points: Vec<Point>, groups: usize) -> Vec<Point> {
         .collect()
 }
 
+/// Ends of x and y, with room for points at the edge.
+fn extent(all: &[Point]) -> [(f64, f64); 2] {
+    let reads: [fn(&Point) -> f64; 2] = [|point| point.x, |point| point.y];
+    reads.map(|read| {
+        let ends = all
+            .iter()
+            .map(read)
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
+        let (low, high) = padded(ends.0, ends.1, false);
+        // A point on the frame would be cut in half, and its label more.
+        let edge = if all.len() <= FEW_POINTS { 0.08 } else { 0.03 } * (high - low);
+        (low.min(ends.0 - edge), high.max(ends.1 + edge))
+    })
+}
+
+/// Ends of x and y for every point of a grid.
+pub(super) fn whole_extent(grid: &Grid, style: &Style) -> [(f64, f64); 2] {
+    extent(&points(grid, style, style.components.unwrap_or((0, 1))).1)
+}
+
 pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
     let components = style.components.unwrap_or((0, 1));
     let axis = &grid.axes[grid.axes.len() - 1];
@@ -192,17 +212,7 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
         style.title = Some(format!("{title} ({} of {total} points)", all.len()));
     }
     let side = 420.0;
-    let extent = |read: fn(&Point) -> f64| {
-        let ends = all
-            .iter()
-            .map(read)
-            .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
-        let (low, high) = padded(ends.0, ends.1, false);
-        // A point on the frame would be cut in half, and its label more.
-        let edge = if all.len() <= FEW_POINTS { 0.08 } else { 0.03 } * (high - low);
-        (low.min(ends.0 - edge), high.max(ends.1 + edge))
-    };
-    let ((x_low, x_high), (y_low, y_high)) = (extent(|p| p.x), extent(|p| p.y));
+    let [(x_low, x_high), (y_low, y_high)] = style.extent.unwrap_or_else(|| extent(&all));
     let x = numeric(&x_name, x_low, x_high, side * 1.15, true);
     let y = numeric(&y_name, y_low, y_high, side, false);
     let (left, bottom) = (y.title_at + 14.0, x.title_at + 14.0);

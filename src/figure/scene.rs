@@ -107,6 +107,8 @@ pub(super) struct Cells {
     pub(super) heads: bool,
     pub(super) text: Option<Array2<String>>,
     pub(super) code: Option<Array2<String>>,
+    /// Full name of each cell: site and token.
+    pub(super) sites: Option<Array2<String>>,
     /// Decimals that values are stored with; 4 significant digits if none.
     pub(super) decimals: Option<u32>,
 }
@@ -191,6 +193,23 @@ pub(super) struct Page {
     pub(super) height: f64,
     /// Each scene with its upper left corner; its frames count from the page's corner.
     pub(super) scenes: Vec<(f64, f64, Scene)>,
+    /// Each drawing with its upper left corner.
+    pub(super) pictures: Vec<(f64, f64, Picture)>,
     /// Titles of rows and columns, each with its upper left corner.
     pub(super) headings: Vec<(f64, f64, String)>,
+    /// Small print that only the SVG has: what cannot be chosen there.
+    pub(super) remarks: Vec<(f64, f64, String)>,
+}
+
+/// A drawing that is no chart, written once for the SVG and once for HTML.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Picture {
+    pub(super) width: f64,
+    pub(super) height: f64,
+    /// SVG elements, measured from the picture's corner.
+    pub(super) svg: String,
+    /// HTML that needs neither the network nor plotly.js; the SVG stands in where it is empty.
+    pub(super) html: String,
+    /// The picture in one line, with its numbers.
+    pub(super) summary: String,
 }

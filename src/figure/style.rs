@@ -2,10 +2,11 @@
 
 use ndarray::Array2;
 
+use super::colors::Scale;
 use super::layout::TITLE_SIZE;
 use super::scene::Scene;
 use super::text;
-use crate::grid::Grid;
+use crate::grid::{Grid, GridAxis};
 use crate::hook::site::Axis;
 
 /// Where index 0 of a heatmap's vertical axis stands.
@@ -39,6 +40,18 @@ pub(super) struct Style {
     pub(super) groups: Option<Groups>,
     /// Principal components along x and y.
     pub(super) components: Option<(usize, usize)>,
+    /// Colours of a heatmap that is one of several in a place.
+    pub(super) scale: Option<Scale>,
+    /// Ends of x and of y of a scatter that is one of several in a place.
+    pub(super) extent: Option<[(f64, f64); 2]>,
+    /// What the values are measured in, where no grid says it.
+    pub(super) unit: Option<String>,
+    /// Key/value heads of an attention viewer.
+    pub(super) kv_heads: Option<usize>,
+    /// Name of a cell's site; axis names in braces stand for its indices.
+    pub(super) site: Option<String>,
+    /// Indices of an axis that do not count for the range of the colours.
+    pub(super) uncounted: Option<(Axis, Vec<usize>)>,
 }
 
 /// Groups of points, by name.
@@ -49,16 +62,44 @@ pub(super) struct Groups {
     pub(super) ordered: bool,
 }
 
+impl Groups {
+    /// The groups of the points at one index of an axis.
+    pub(super) fn part(&self, grid: &Grid, place: usize, index: usize) -> Groups {
+        let rows = &grid.axes[..grid.axes.len() - 1];
+        let inner: usize = rows[place + 1..].iter().map(GridAxis::len).product();
+        let len = rows[place].len();
+        let mine = self.of_point.iter().enumerate().filter(|(i, _)| i / inner % len == index);
+        let of_point = mine.map(|(_, name)| name.clone()).collect();
+        Groups { of_point, ordered: self.ordered }
+    }
+}
+
 impl Scene {
     /// Title, notes and summary, broken to the scene's width.
     pub(super) fn head(&mut self, grid: &Grid, style: &Style) {
         let title = style.title.as_deref().unwrap_or(&grid.name);
         self.title = text::wrap(&text::visible_words(title), TITLE_SIZE, self.width - 120.0);
+        self.notes.extend(style.notes(grid));
+    }
+}
+
+impl Style {
+    /// Small print: how many were averaged, what bounds mean, what the colours leave out.
+    pub(super) fn notes(&self, grid: &Grid) -> Vec<String> {
+        let mut notes = Vec::new();
         if grid.n > 1 {
-            self.notes.push(format!("mean of n = {}", grid.n));
+            notes.push(format!("mean of n = {}", grid.n));
         }
         if let Some(interval) = &grid.interval {
-            self.notes.push(format!("bounds: {}", interval.method));
+            notes.push(format!("bounds: {}", interval.method));
         }
+        if let Some((axis, left_out)) = &self.uncounted {
+            let labels = grid.labels(*axis).unwrap_or_default();
+            let named = left_out.iter().filter_map(|i| labels.get(*i));
+            let named: Vec<String> = named.map(|label| text::visible(label)).collect();
+            let axis = text::axis_name(*axis);
+            notes.push(format!("the range of the colours leaves out {axis} {}", named.join(", ")));
+        }
+        notes
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::colors::{FAINT, INK, Rgb, SOFT, hex};
 use super::layout::{LABEL_SIZE, NAME_SIZE, NOTE_SIZE, TITLE_GAP, TITLE_LINE, TITLE_SIZE};
 use super::plotly_json::FONTS;
-use super::scene::{ColorBar, Legend, Mark, Page, Panel, Scene};
+use super::scene::{ColorBar, Frame, Legend, Mark, Page, Panel, Scene};
 use super::svg_marks;
 use crate::show::escape;
 
@@ -100,6 +100,13 @@ pub(super) fn draw(page: &Page) -> String {
         if let Some(listed) = &scene.legend {
             legend(&mut svg, listed, scene);
         }
+    }
+    for (x, y, text) in &page.remarks {
+        svg.text(text, *x, *y, Pen { size: NOTE_SIZE, color: SOFT, ..PLAIN });
+    }
+    for (x, y, picture) in &page.pictures {
+        let _ =
+            write!(svg.0, "<g transform=\"translate({} {})\">{}</g>", px(*x), px(*y), picture.svg);
     }
     svg.0 += "</svg>";
     svg.0
@@ -211,26 +218,31 @@ fn color_bar(svg: &mut Svg, bar: &ColorBar) {
     }
 }
 
+/// Colours from left to right in a rectangle `(x, y, w, h)`, named as those of a colour bar are.
+pub(super) fn gradient_along(svg: &mut Svg, stops: &[Rgb], (x, y, w, h): (f64, f64, f64, f64)) {
+    define(svg, stops, "x1=\"0\" y1=\"0\" x2=\"1\" y2=\"0\"", (x, y, w, h), "h");
+}
+
 /// The bar's colours. Pages hold many figures, and the first definition of a name counts, so the
 /// gradient is named by its colours: equal names mean equal gradients.
 fn gradient(svg: &mut Svg, bar: &ColorBar) {
-    let stops = &bar.scale.stops;
+    let Frame { x, y, w, h } = bar.frame;
+    define(svg, &bar.scale.stops, "x1=\"0\" y1=\"1\" x2=\"0\" y2=\"0\"", (x, y, w, h), "");
+}
+
+fn define(svg: &mut Svg, stops: &[Rgb], run: &str, frame: (f64, f64, f64, f64), kind: &str) {
     let name = stops.iter().flatten().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
     });
-    let _ = write!(
-        svg.0,
-        "<linearGradient id=\"thalweg-{name:x}\" x1=\"0\" y1=\"1\" x2=\"0\" y2=\"0\">"
-    );
+    let _ = write!(svg.0, "<linearGradient id=\"thalweg-{kind}{name:x}\" {run}>");
     for (i, color) in stops.iter().enumerate() {
         let at = i as f64 / (stops.len() - 1) as f64;
         let _ = write!(svg.0, "<stop offset=\"{at:.4}\" stop-color=\"{}\"/>", hex(*color));
     }
-    let frame = bar.frame;
-    let [left, top, w, h] = [frame.x, frame.y, frame.w, frame.h].map(px);
+    let [left, top, w, h] = [frame.0, frame.1, frame.2, frame.3].map(px);
     let _ = write!(
         svg.0,
-        "</linearGradient><rect x=\"{left}\" y=\"{top}\" width=\"{w}\" height=\"{h}\" fill=\"url(#thalweg-{name:x})\"/>"
+        "</linearGradient><rect x=\"{left}\" y=\"{top}\" width=\"{w}\" height=\"{h}\" fill=\"url(#thalweg-{kind}{name:x})\"/>"
     );
 }
 

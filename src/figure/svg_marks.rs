@@ -101,7 +101,7 @@ fn tooltip(cells: &Cells, panel: &Panel, row: usize, column: usize) -> String {
         }
     };
     let mut tip = format!("{place}: {} {}", number(cells.values[(row, column)]), cells.unit);
-    for extra in [&cells.text, &cells.code].into_iter().flatten() {
+    for extra in [&cells.sites, &cells.text, &cells.code].into_iter().flatten() {
         let _ = write!(tip, "\n{}", extra[(row, column)]);
     }
     tip

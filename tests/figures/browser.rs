@@ -1,0 +1,152 @@
+//! Every kind of figure as a reader meets it: drawn by plotly.js in Chromium without a network, its
+//! marks counted, one of them pointed at. `THALWEG_FIGURES=<folder>` keeps the page and a picture of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use thalweg::Figure;
+
+use super::gallery;
+use crate::support::scratch;
+
+/// plotly.js of the lab's environment, or else of the plotly crate.
+fn plotly_js() -> Option<PathBuf> {
+    let home = PathBuf::from(std::env::var_os("HOME")?);
+    let cargo = std::env::var_os("CARGO_HOME").map_or(home.join(".cargo"), PathBuf::from);
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or(home.join(".cache"), PathBuf::from);
+    let below = |dir: PathBuf| -> Vec<PathBuf> {
+        let mut all: Vec<_> =
+            fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        all.sort();
+        all
+    };
+    let inner = "site-packages/plotly/package_data/plotly.min.js";
+    let lab =
+        below(cache.join("thalweg/python")).into_iter().flat_map(|one| below(one.join("lib")));
+    let crates = below(cargo.join("registry/src")).into_iter().flat_map(below);
+    let crates = crates.filter(|dir| dir.to_string_lossy().contains("/plotly-0."));
+    let found = lab.map(|python| python.join(inner)).find(|file| file.is_file());
+    found.or_else(|| {
+        crates.map(|dir| dir.join("resource/plotly.min.js")).find(|file| file.is_file())
+    })
+}
+
+fn chromium() -> Option<PathBuf> {
+    let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+    let path = std::env::var_os("PATH")?;
+    let each = std::env::split_paths(&path).flat_map(|dir| names.map(|name| dir.join(name)));
+    each.into_iter().find(|file| file.is_file())
+}
+
+/// A page with every figure, plotly.js before them and the questions after.
+fn page(figures: &[(&str, Figure)], plotly: &Path) -> String {
+    let boxes = figures.iter().map(|(name, figure)| {
+        let html = figure.bundle().unwrap().html;
+        format!("<section id=\"{name}\"><h2>{name}</h2>{html}</section>\n")
+    });
+    format!(
+        "<!DOCTYPE html><html><head><meta charset=\"utf-8\"><script src=\"file://{}\"></script></head><body>{}\
+         <script>{}</script></body></html>",
+        plotly.display(),
+        boxes.collect::<String>(),
+        include_str!("browser.js")
+    )
+}
+
+fn open(chromium: &Path, work: &Path) -> Command {
+    let mut command = Command::new(chromium);
+    command.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--hide-scrollbars",
+    ]);
+    command.args([
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]);
+    command.args(["--host-resolver-rules=MAP * ~NOTFOUND", "--allow-file-access-from-files"]);
+    command.arg("--virtual-time-budget=60000");
+    command.arg(format!("--user-data-dir={}", work.join("profile").display()));
+    command
+}
+
+/// What the page's script saw of each figure.
+fn look(figures: &[(&str, Figure)], chromium: &Path, plotly: &Path) -> Value {
+    let work = scratch("figures-browser");
+    let kept = std::env::var_os("THALWEG_FIGURES").map(PathBuf::from);
+    let file = kept.as_deref().unwrap_or(&work).join("figures.html");
+    fs::write(&file, page(figures, plotly)).unwrap();
+    let dom = open(chromium, &work).arg("--dump-dom").arg(&file).output().unwrap();
+    let dom = String::from_utf8_lossy(&dom.stdout).into_owned();
+    if let Some(folder) = &kept {
+        let picture = folder.join("figures.png");
+        let mut photo = open(chromium, &work);
+        photo.arg(format!("--screenshot={}", picture.display())).arg("--window-size=1000,14000");
+        assert!(photo.arg(&file).output().unwrap().status.success());
+    }
+    let (_, after) = dom.rsplit_once("thalweg-seen ").expect("the page's script ended");
+    let told = after.split("</pre>").next().unwrap();
+    let told = told.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
+    serde_json::from_str(&told).unwrap()
+}
+
+#[test]
+fn chromium_draws_every_kind_as_plotly_s_schema_wants_it() {
+    let (Some(chromium), Some(plotly)) = (chromium(), plotly_js()) else {
+        assert_ne!(
+            std::env::var("CI").as_deref(),
+            Ok("true"),
+            "CI must have Chromium and plotly.js"
+        );
+        println!("skipped: figures in a browser: no Chromium or no plotly.js here");
+        return;
+    };
+    let figures = gallery::all();
+    let seen = look(&figures, &chromium, &plotly);
+    for (name, _) in &figures {
+        let one = &seen[*name];
+        assert_eq!(one["errors"], serde_json::json!([]), "{name}: plotly.js {}", seen["version"]);
+        assert_eq!(one["marks"], expected(name), "{name}: {one}");
+        let hover = one["hover"].as_str().unwrap_or_default();
+        assert!(hover.contains(pointed(name)), "{name} says {hover:?} when pointed at");
+    }
+    assert_eq!(seen["alerts"], 0, "a token became markup");
+}
+
+/// Marks that a figure must have when drawn.
+fn expected(name: &str) -> usize {
+    match name {
+        "heatmap" | "heatmap_text" => 32,
+        "lines" => 8 * 4,
+        "lines_bands" => 2 * 6,
+        "bars" => 8,
+        "scatter" => 32,
+        "attention" => 4 * 36,
+        "attention_viewer" => 2 * 4,
+        "tokens" => 2 * 80,
+        "predictions" => 8,
+        "examples" => 3 * 30,
+        _ => panic!("how many marks has {name}?"),
+    }
+}
+
+/// What pointing at a mark must say.
+fn pointed(name: &str) -> &'static str {
+    match name {
+        "heatmap" => "blocks.1.hook_resid_post @ \" Mary\"_1",
+        "heatmap_text" => "run.cache.get(Point::ResidPost.at(1))?.select(1, 1)",
+        "lines" | "lines_bands" => "L1",
+        "bars" | "scatter" => "␣Mary",
+        "attention_viewer" => "L1H3 (key/value group 1): query “␣Mary” at 1 → key “<s>” at 0: 0.",
+        "attention" => "key position ␣Mary₁",
+        "tokens" => "position 1 “␣Mary”",
+        "predictions" => "rank 1",
+        "examples" => "prompt 0 <b> “␣Mary” at 1",
+        _ => panic!("what does {name} say?"),
+    }
+}
