@@ -54,7 +54,8 @@ pub use analysis::*;
 pub use config::{Config, Rope, RopeScaling};
 pub use figure::{
     Bundle, CellText, Example, Figure, Origin, Prediction, attention, attention_viewer, bars,
-    examples, heatmap, lines, predictions, scatter, tokens,
+    clustermap, compare, examples, heatmap, histogram, increments, lines, predictions, scatter,
+    silhouettes, spectrum, tokens, versus,
 };
 pub use grid::{Cell, Grid, GridAxis, Interval};
 pub use hook::cache::Cache;

@@ -71,6 +71,9 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
             bounds: one.bounds,
             unit: grid.unit.clone(),
             labels: labels.clone(),
+            alpha: 1.0,
+            across: false,
+            quiet: false,
         })
     };
     scene.panels.push(Panel {
@@ -79,6 +82,7 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
         x: Ruler { line: true, ..x },
         y,
         background: [255, 255, 255],
+        free: (false, false),
         marks: all.into_iter().enumerate().map(bar).collect(),
     });
     scene

@@ -75,6 +75,9 @@ impl Figure {
             }
             Kind::Lines | Kind::Bars => fixed.range = Some(super::lines::whole_range(grid, style)),
             Kind::Scatter => fixed.extent = Some(scatter::whole_extent(grid, style)),
+            _ => anyhow::bail!(
+                "a slider runs over heatmaps, lines, bars and scatters; this is {self:?}"
+            ),
         }
         let labels = text::names(&grid.axes[place], 14);
         let option = |(i, name): (usize, &String)| -> Result<(String, Figure)> {

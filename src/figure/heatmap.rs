@@ -78,16 +78,20 @@ impl Figure {
     /// Writes text into the cells of a heatmap, for instance the most likely token: one row for
     /// each row of the grid. Longer text is cut to 8 characters; the hover keeps all of it.
     pub fn text(self, rows: &impl CellText) -> Result<Figure> {
-        let (height, width) = self.cell_shape()?;
-        let rows = rows.rows();
-        let widths: Vec<usize> = rows.iter().map(Vec::len).collect();
-        ensure!(
-            widths.len() == height && widths.iter().all(|w| *w == width),
-            "text for a heatmap of {height} rows by {width} columns has rows of {widths:?}"
-        );
-        let flat = rows.iter().flatten().map(|token| text::visible(token));
-        let written = Array2::from_shape_vec((height, width), flat.collect())?;
+        let shape = self.cell_shape()?;
+        let written = shaped(rows, shape)?.mapv(|token| text::visible(&token));
         Ok(self.styled(|style| style.writing = Writing::Text(written.clone())))
+    }
+
+    /// What a hover says of each cell of a heatmap, for instance its ten likeliest tokens: one text for
+    /// each cell, row by row, in lines.
+    pub fn hover(self, rows: &impl CellText) -> Result<Figure> {
+        let shape = self.cell_shape()?;
+        let told = shaped(rows, shape)?.mapv(|all| {
+            let lines = all.split('\n').map(text::visible_words);
+            lines.collect::<Vec<_>>().join("\n")
+        });
+        Ok(self.styled(|style| style.hover = Some(told.clone())))
     }
 
     /// Writes the values into the cells of a heatmap.
@@ -114,6 +118,17 @@ impl Figure {
         );
         Ok((height, width))
     }
+}
+
+/// Text as an array, if there is one for each cell.
+fn shaped(rows: &impl CellText, (height, width): (usize, usize)) -> Result<Array2<String>> {
+    let rows = rows.rows();
+    let widths: Vec<usize> = rows.iter().map(Vec::len).collect();
+    ensure!(
+        widths.len() == height && widths.iter().all(|w| *w == width),
+        "text for a heatmap of {height} rows by {width} columns has rows of {widths:?}"
+    );
+    Ok(Array2::from_shape_vec((height, width), rows.into_iter().flatten().collect())?)
 }
 
 /// Text for the cells of a heatmap, row by row: `Vec<Vec<_>>`, an array of arrays, or an ndarray.

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use ndarray::IxDyn;
 
+use super::colors::{Rgb, SOFT};
 use super::layout::{self, labelled, numeric, padded};
 use super::scene::{Entry, Frame, Legend, Line, Mark, Panel, Ruler, Scene};
 use super::style::Style;
@@ -36,6 +37,20 @@ impl Figure {
             _ => anyhow::bail!("lines and bars run along an axis; this is {self:?}"),
         };
         Ok(self.styled(|style| style.along = Some(axis)))
+    }
+}
+
+/// Levels to compare lines with.
+impl Figure {
+    /// A dotted level across a chart of lines, named in its legend: chance, the clean run, zero.
+    pub fn reference(self, value: f64, name: &str) -> Result<Figure> {
+        anyhow::ensure!(value.is_finite(), "a reference is a finite number, found {value}");
+        match self.single() {
+            Some((Kind::Lines, _)) => {}
+            _ => anyhow::bail!("lines are compared with a reference; this is {self:?}"),
+        }
+        let name = text::visible_words(name);
+        Ok(self.styled(|style| style.references.push((value, name.clone()))))
     }
 }
 
@@ -106,6 +121,21 @@ pub(super) fn extent(series: &[Series]) -> (f64, f64) {
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(*v), b.max(*v)))
 }
 
+/// A dashed line to guide the eye.
+pub(super) fn guide(x: Vec<f64>, y: Vec<f64>, color: Rgb) -> Line {
+    Line {
+        name: String::new(),
+        color,
+        x,
+        y,
+        band: None,
+        unit: String::new(),
+        dots: false,
+        dash: 1,
+        quiet: true,
+    }
+}
+
 /// The range of values that all of a grid needs.
 pub(super) fn whole_range(grid: &Grid, style: &Style) -> (f64, f64) {
     let (least, most) = extent(&series(grid, style).1);
@@ -133,8 +163,13 @@ pub(super) fn legend(names: &[Entry], x: f64, y: f64) -> (Option<Legend>, f64) {
 }
 
 pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
-    let (x_axis, all, graded) = series(grid, style);
+    let (x_axis, mut all, graded) = series(grid, style);
     let count = all.len();
+    all.extend(style.references.iter().map(|(value, name)| Series {
+        name: name.clone(),
+        y: vec![*value; x_axis.len()],
+        bounds: None,
+    }));
     let (least, most) = extent(&all);
     let (low, high) = style.range.unwrap_or_else(|| padded(least, most, false));
     let (plot_width, plot_height) = (if x_axis.len() > 24 { 620.0 } else { 500.0 }, 290.0);
@@ -149,10 +184,13 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
     let left = y.title_at + 14.0;
     let bottom = x.title_at + 14.0;
     let entry = |i: usize| {
-        let (color, dash) = colors::of_many(i, count, graded);
+        let (color, dash) = if i < count { colors::of_many(i, count, graded) } else { (SOFT, 2) };
         (all[i].name.clone(), color, dash)
     };
-    let names: Vec<_> = (0..count).map(entry).collect();
+    let mut names: Vec<_> = (0..all.len()).map(entry).collect();
+    if count == 1 && all.len() > 1 && names[0].0.is_empty() {
+        names[0].0 = grid.unit.clone();
+    }
     let (legend, right) = legend(&names, left + plot_width + 14.0, 0.0);
     let mut scene = Scene { width: left + plot_width + right, unified: true, ..Scene::default() };
     scene.head(grid, style);
@@ -167,10 +205,11 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
             color,
             dash,
             x: (0..one.y.len()).map(|i| i as f64).collect(),
-            dots: one.y.len() <= 40,
+            dots: one.y.len() <= 40 && dash != 2,
             y: one.y,
             band: one.bounds,
             unit: grid.unit.clone(),
+            quiet: false,
         })
     };
     scene.panels.push(Panel {
@@ -179,6 +218,7 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
         x: Ruler { line: true, ..x },
         y,
         background: [255, 255, 255],
+        free: (false, false),
         marks: all.into_iter().zip(names).map(line).collect(),
     });
     scene

@@ -8,10 +8,13 @@ mod attention;
 mod bars;
 mod bundle;
 mod choices;
+mod clusters;
 mod colors;
+mod compare;
 mod drawing;
 mod examples;
 mod heatmap;
+mod histogram;
 mod layout;
 mod lines;
 mod page;
@@ -26,11 +29,13 @@ mod scatter;
 mod scene;
 mod sheet;
 mod sheet_svg;
+mod stack;
 mod style;
 mod svg;
 mod svg_marks;
 mod text;
 mod tokens;
+mod versus;
 mod viewer;
 
 use std::fmt;
@@ -48,13 +53,18 @@ use style::Style;
 pub use attention::attention;
 pub use bars::bars;
 pub use bundle::Bundle;
+pub use clusters::{clustermap, silhouettes};
+pub use compare::compare;
 pub use examples::{Example, examples};
 pub use heatmap::{CellText, heatmap};
+pub use histogram::histogram;
 pub use lines::lines;
 pub use predictions::{Prediction, predictions};
 pub use scatter::scatter;
+pub use stack::{increments, spectrum};
 pub use style::Origin;
 pub use tokens::tokens;
+pub use versus::versus;
 pub use viewer::attention_viewer;
 
 /// A chart, or several side by side. The last expression of a notebook cell shows it; setters take
@@ -96,6 +106,12 @@ enum Kind {
     Lines,
     Bars,
     Scatter,
+    Spectrum,
+    Increments,
+    Difference,
+    Histogram,
+    Clustermap,
+    Silhouettes,
 }
 
 impl Figure {
@@ -270,6 +286,12 @@ impl Chart {
             Kind::Lines => lines::scene(grid, style),
             Kind::Bars => bars::scene(grid, style),
             Kind::Scatter => scatter::scene(grid, style),
+            Kind::Spectrum | Kind::Increments | Kind::Difference => {
+                stack::scene(grid, style, self.kind)
+            }
+            Kind::Histogram => histogram::scene(grid, style),
+            Kind::Clustermap => clusters::map_scene(grid, style),
+            Kind::Silhouettes => clusters::silhouette_scene(grid, style),
         };
         scene.summary = self.summary();
         scene

@@ -32,7 +32,8 @@ pub(super) fn scene(grid: &Grid, style: &Style, square: bool) -> Scene {
     let (outer, inner) = grid.axes.split_at(grid.axes.len() - 2);
     let (y_axis, x_axis) = (&inner[0], &inner[1]);
     let scale = range(grid, style, square);
-    let plan = plan(outer, (y_axis.len(), x_axis.len()), longest_text(grid, style), square);
+    let plan =
+        plan(outer, (y_axis.len(), x_axis.len()), longest_text(grid, style), style.room, square);
     let count = outer.iter().map(GridAxis::len).product::<usize>();
     let x = labelled(
         text::axis_name(x_axis.axis),
@@ -54,7 +55,8 @@ pub(super) fn scene(grid: &Grid, style: &Style, square: bool) -> Scene {
     let inner_width = plan.columns as f64 * (plan.size.0 + plan.gap.0) - plan.gap.0;
     let inner_height = rows as f64 * (plan.size.1 + plan.gap.1) - plan.gap.1;
     let (bar, right) = color_bar(grid, scale, inner_height);
-    let mut scene = Scene { width: (left + inner_width + right).max(380.0), ..Scene::default() };
+    let width = (left + inner_width + right).max(if style.room.is_some() { 260.0 } else { 380.0 });
+    let mut scene = Scene { width, linked: style.linked, ..Scene::default() };
     scene.head(grid, style);
     let panel_title = if count > 1 { NAME_SIZE * 1.5 } else { 0.0 };
     let top = layout::head_height(&scene.title, &scene.notes) + panel_title;
@@ -84,6 +86,7 @@ pub(super) fn scene(grid: &Grid, style: &Style, square: bool) -> Scene {
             x: if last_in_column { x } else { bare(&x) },
             y: if first_in_row { y } else { bare(&y) },
             background: ABSENT,
+            free: (false, false),
             marks: vec![Mark::Cells(cells)],
         });
     }
@@ -166,9 +169,11 @@ fn cells(grid: &Grid, style: &Style, at: &[usize], decimals: Option<u32>) -> Cel
         y_name: text::axis_name(inner[0].axis).to_string(),
         unit: grid.unit.clone(),
         heads: heads(inner),
+        edges: [inner[0].axis, inner[1].axis] == [Axis::Writer, Axis::Reader],
         text: written,
         code,
         sites,
+        hover: style.hover.clone().filter(|all| all.dim() == shape),
         decimals,
     }
 }
@@ -289,6 +294,7 @@ fn plan(
     outer: &[GridAxis],
     (rows, columns): (usize, usize),
     text: Option<usize>,
+    room: Option<f64>,
     square: bool,
 ) -> Plan {
     let count: usize = outer.iter().map(GridAxis::len).product();
@@ -303,7 +309,7 @@ fn plan(
         (_, true) => 8,
     };
     let gap = (14.0, if count > 1 { NAME_SIZE * 1.5 + 8.0 } else { 0.0 });
-    let room = (AIM - (across - 1) as f64 * gap.0) / across as f64;
+    let room = (room.unwrap_or(AIM) - (across - 1) as f64 * gap.0) / across as f64;
     if square {
         let side = room.clamp(44.0, 320.0).min(26.0 * columns.max(rows).max(2) as f64);
         let shape = (

@@ -99,11 +99,14 @@ struct Writer<'a> {
     extras: Extras,
     data: Vec<Value>,
     axes: usize,
+    /// Number of the first axes of linked scenes.
+    linked: Option<usize>,
 }
 
 /// `{data, layout, config}` of a page.
 pub(super) fn json(page: &Page) -> Result<Value> {
-    let mut writer = Writer { page, extras: Extras::default(), data: Vec::new(), axes: 0 };
+    let mut writer =
+        Writer { page, extras: Extras::default(), data: Vec::new(), axes: 0, linked: None };
     for (number, (x, y, scene)) in page.scenes.iter().enumerate() {
         writer.scene(number + 1, (*x, *y), scene)?;
     }
@@ -182,7 +185,13 @@ impl Writer<'_> {
         if let Some(listed) = &scene.legend {
             self.extras.named.insert(legend.clone(), serde_json::to_value(self.legend(listed))?);
         }
-        let first = self.axes + 1;
+        let first = match self.linked {
+            Some(first) if scene.linked => first,
+            _ => self.axes + 1,
+        };
+        if scene.linked {
+            self.linked = Some(first);
+        }
         for panel in &scene.panels {
             self.axes += 1;
             let own = self.axes;
@@ -199,10 +208,11 @@ impl Writer<'_> {
         let (width, height) = (self.page.width, self.page.height);
         let across = [frame.x / width, (frame.x + frame.w) / width];
         let up = [1.0 - (frame.y + frame.h) / height, 1.0 - frame.y / height];
-        for (letter, other, ruler, domain) in
-            [('x', 'y', &panel.x, across), ('y', 'x', &panel.y, up)]
+        let (free_x, free_y) = panel.free;
+        for (letter, other, ruler, domain, free) in
+            [('x', 'y', &panel.x, across, free_x), ('y', 'x', &panel.y, up, free_y)]
         {
-            let matches = (own != first).then(|| format!("{letter}{}", suffix(first)));
+            let matches = (own != first && !free).then(|| format!("{letter}{}", suffix(first)));
             let anchor = format!("{other}{}", suffix(own));
             let axis = axis(ruler, domain, anchor, matches);
             self.extras

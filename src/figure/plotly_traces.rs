@@ -3,7 +3,8 @@
 
 use anyhow::Result;
 use plotly::common::{
-    DashType, ErrorData, ErrorType, Fill, Font, HoverInfo, Line as Stroke, Marker, Mode, Position,
+    DashType, ErrorData, ErrorType, Fill, Font, HoverInfo, Line as Stroke, Marker, Mode,
+    Orientation, Position,
 };
 use plotly::{Bar, Scatter, Trace};
 use serde::{Serialize, Serializer};
@@ -130,13 +131,16 @@ pub(super) fn of(panel: &Panel, scene: &Scene, place: &Place) -> Result<Vec<Valu
 /// One cell's strings beside its value: its full name, the full text if it was cut, the code.
 fn custom(cells: &Cells) -> Option<(Vec<Vec<Vec<String>>>, String)> {
     let cut = cells.text.as_ref().filter(|text| text.iter().any(|t| cell_text(t) != *t));
-    let sources: Vec<_> =
-        [cells.sites.as_ref(), cut, cells.code.as_ref()].into_iter().flatten().collect();
+    let sources: Vec<_> = [cells.sites.as_ref(), cut, cells.hover.as_ref(), cells.code.as_ref()]
+        .into_iter()
+        .flatten()
+        .collect();
     if sources.is_empty() {
         return None;
     }
     let (rows, columns) = cells.values.dim();
-    let cell = |y, x| sources.iter().map(|source| shown(&source[(y, x)])).collect::<Vec<_>>();
+    let lines = |text: &String| text.split('\n').map(shown).collect::<Vec<_>>().join("<br>");
+    let cell = |y, x| sources.iter().map(|source| lines(&source[(y, x)])).collect::<Vec<_>>();
     let data = (0..rows).map(|y| (0..columns).map(|x| cell(y, x)).collect()).collect();
     let lines = (0..sources.len()).map(|i| format!("<br>%{{customdata[{i}]}}")).collect();
     Some((data, lines))
@@ -155,9 +159,10 @@ fn heat(cells: &Cells, panel: &Panel, place: &Place) -> Box<dyn Trace> {
     } else {
         format!("<b>{}</b><br>", shown(&cells.name))
     };
-    let where_ = match cells.heads {
-        true => "<b>%{y}%{x}</b><br>".to_string(),
-        false => [(&cells.y_name, "y"), (&cells.x_name, "x")]
+    let where_ = match (cells.heads, cells.edges) {
+        (true, _) => "<b>%{y}%{x}</b><br>".to_string(),
+        (_, true) => "<b>%{y} → %{x}</b><br>".to_string(),
+        _ => [(&cells.y_name, "y"), (&cells.x_name, "x")]
             .iter()
             .filter(|(name, _)| !name.is_empty())
             .map(|(name, letter)| format!("{} <b>%{{{letter}}}</b><br>", shown(name)))
@@ -216,8 +221,13 @@ fn lines(line: &Line, place: &Place) -> Vec<Box<dyn Trace>> {
     }
     let mode = if line.dots { Mode::LinesMarkers } else { Mode::Lines };
     let dash = [DashType::Solid, DashType::Dash, DashType::Dot][line.dash.min(2)].clone();
-    let trace = Scatter::new(x, numbers(&line.y))
-        .mode(mode)
+    let trace = Scatter::new(x, numbers(&line.y)).mode(mode);
+    if line.quiet {
+        let stroke = Stroke::new().width(1.2).color(rgb(line.color)).dash(dash);
+        let trace = trace.line(stroke).hover_info(HoverInfo::Skip).show_legend(false);
+        return vec![trace.x_axis(place.x()).y_axis(place.y())];
+    }
+    let trace = trace
         .name(shown(&line.name))
         .legend_group(line.name.clone())
         .line(Stroke::new().width(2.0).color(rgb(line.color)).dash(dash))
@@ -238,18 +248,33 @@ fn bar(bars: &Bars, place: &Place) -> Box<dyn Trace> {
     let labels = bars.labels.iter().map(|label| shown(label)).collect();
     let group =
         if bars.name.is_empty() { String::new() } else { format!("{}<br>", shown(&bars.name)) };
-    let mut trace = Bar::new(numbers(&bars.x), numbers(&bars.y))
+    let (x, y) = match bars.across {
+        true => (numbers(&bars.y), numbers(&bars.x)),
+        false => (numbers(&bars.x), numbers(&bars.y)),
+    };
+    let value = if bars.across { "x" } else { "y" };
+    let mut trace = Bar::new(x, y)
         .name(shown(&bars.name))
+        .legend_group(bars.name.clone())
         .width(bars.width)
         .offset(-0.5 * bars.width)
         .marker(Marker::new().color_array(bars.colors.iter().map(|color| rgb(*color)).collect()))
         .hover_text_array(labels)
         .hover_template(format!(
-            "<b>%{{hovertext}}</b><br>{group}%{{y:.4~g}} {}<extra></extra>",
+            "<b>%{{hovertext}}</b><br>{group}%{{{value}:.4~g}} {}<extra></extra>",
             shown(&bars.unit)
         ))
         .x_axis(place.x())
         .y_axis(place.y());
+    if bars.across {
+        trace = trace.orientation(Orientation::Horizontal);
+    }
+    if bars.quiet {
+        trace = trace.show_legend(false);
+    }
+    if bars.alpha < 1.0 {
+        trace = trace.opacity(bars.alpha);
+    }
     if let Some((low, high)) = &bars.bounds {
         let to = |ends: &[f64], sign: f64| -> Vec<f64> {
             let each = bars.y.iter().zip(ends);
@@ -272,8 +297,9 @@ fn scatter(points: &Points, place: &Place) -> Box<dyn Trace> {
     let group =
         if points.name.is_empty() { String::new() } else { format!("{}<br>", shown(&points.name)) };
     let names = [&points.x_name, &points.y_name].map(|name| shown(name));
+    let context = if points.contexts.is_some() { "%{customdata}<br>" } else { "" };
     let hover = format!(
-        "<b>%{{hovertext}}</b><br>{group}{} %{{x:.4~g}}<br>{} %{{y:.4~g}}<extra></extra>",
+        "<b>%{{hovertext}}</b><br>{group}{context}{} %{{x:.4~g}}<br>{} %{{y:.4~g}}<extra></extra>",
         names[0], names[1]
     );
     let mut trace = Scatter::new(numbers(&points.x), numbers(&points.y))
@@ -285,6 +311,12 @@ fn scatter(points: &Points, place: &Place) -> Box<dyn Trace> {
         .hover_template(hover)
         .x_axis(place.x())
         .y_axis(place.y());
+    if let Some(contexts) = &points.contexts {
+        let told = |[before, own, after]: &[String; 3]| {
+            format!("{}<b>{}</b>{}", shown(before), shown(own), shown(after))
+        };
+        trace = trace.custom_data(contexts.iter().map(told).collect());
+    }
     if let Some(written) = &points.written {
         let labels = written.iter().map(|label| shown(label)).collect();
         trace = trace

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use ndarray::IxDyn;
 
+use super::colors::SOFT;
 use super::layout::{self, numeric, padded};
 use super::scene::{Entry, Frame, Legend, Mark, Panel, Points, Scene};
 use super::style::{Groups, Style};
@@ -14,6 +15,8 @@ use crate::hook::site::Axis;
 const MAX_POINTS: usize = 5_000;
 /// Up to this many points have their labels written beside them.
 const FEW_POINTS: usize = 40;
+/// Tokens shown on either side of a point's own.
+const NEAR: usize = 6;
 /// Most groups that get a colour of their own by default.
 const MAX_GROUPS: usize = 40;
 
@@ -56,6 +59,15 @@ impl Figure {
         let of_point = groups.iter().map(|name| text::visible(name.as_ref())).collect();
         let groups = Groups { of_point, ordered: false };
         Ok(self.styled(|style| style.groups = Some(groups.clone())))
+    }
+
+    /// What a hover says of each point of a scatter beside its label: the text around a token, a prompt.
+    /// One for each point, in row-major order. Points along `Pos` show their neighbours by themselves.
+    pub fn contexts(self, texts: &[impl AsRef<str>]) -> Result<Figure> {
+        let (points, found) = (self.points()?, texts.len());
+        ensure!(found == points, "{found} contexts given for {points} points");
+        let told: Vec<String> = texts.iter().map(|t| text::visible_words(t.as_ref())).collect();
+        Ok(self.styled(|style| style.contexts = Some(told.clone())))
     }
 
     /// Colours the points of a scatter by their index on an axis.
@@ -125,6 +137,9 @@ struct Point {
     /// The label without what a bare number counts.
     short: String,
     group: usize,
+    context: [String; 3],
+    /// There is room for the label.
+    written: bool,
 }
 
 /// Group names in order of appearance, and every point that exists.
@@ -133,6 +148,7 @@ fn points(grid: &Grid, style: &Style, (cx, cy): (usize, usize)) -> (Vec<String>,
     let names: Vec<Vec<String>> = rows.iter().map(text::spoken).collect();
     let brief: Vec<Vec<String>> = rows.iter().map(|axis| text::names(axis, 14)).collect();
     let default = || (rows.len() > 1 && rows[0].len() <= MAX_GROUPS).then(|| by_axis(grid, 0));
+    let words = rows.iter().position(|axis| axis.axis == Axis::Pos && text::are_words(axis));
     let groups = style.groups.clone().or_else(default);
     let mut known: Vec<String> = Vec::new();
     let mut all = Vec::new();
@@ -154,15 +170,37 @@ fn points(grid: &Grid, style: &Style, (cx, cy): (usize, usize)) -> (Vec<String>,
             each.collect::<Vec<_>>().join(between)
         };
         let (label, short) = (at(&names, ", "), at(&brief, " "));
+        let context = |index: &[usize], i: usize| match &style.contexts {
+            Some(told) => [String::new(), String::new(), told[i].clone()],
+            None => words.map_or_else(Default::default, |place| around(&rows[place], index[place])),
+        };
         let coordinate = |c: usize| {
             let at = [&index[..], &[c]].concat();
             grid.exists(&at).then(|| grid.values[IxDyn(&at)])
         };
         if let (Some(x), Some(y)) = (coordinate(cx), coordinate(cy)) {
-            all.push(Point { x, y, label, short: text::cut(&short, 14), group });
+            let context = context(&index, i);
+            all.push(Point {
+                x,
+                y,
+                label,
+                short: text::cut(&short, 14),
+                group,
+                context,
+                written: true,
+            });
         }
     }
     (known, all, groups.is_some_and(|groups| groups.ordered))
+}
+
+/// The tokens before one, itself, and those after.
+fn around(axis: &GridAxis, at: usize) -> [String; 3] {
+    let joined = |labels: &[String]| labels.iter().map(|t| text::in_line(t)).collect::<String>();
+    let (from, to) = (at.saturating_sub(NEAR), (at + 1 + NEAR).min(axis.len()));
+    let before = if from > 0 { "…" } else { "" }.to_string() + &joined(&axis.labels[from..at]);
+    let after = joined(&axis.labels[at + 1..to]) + if to < axis.len() { "…" } else { "" };
+    [before, joined(&axis.labels[at..=at]), after]
 }
 
 /// Evenly spaced points of each group, `MAX_POINTS` in all.
@@ -177,6 +215,22 @@ fn sampled(points: Vec<Point>, groups: usize) -> Vec<Point> {
             (i as f64 * share).floor() < ((i + 1) as f64 * share).floor()
         })
         .collect()
+}
+
+/// Keeps the labels that do not lie on an earlier one; scales are pixels a unit.
+fn spaced(all: &mut [Point], (x_scale, y_scale): (f64, f64)) {
+    let mut taken: Vec<(f64, f64, f64)> = Vec::new();
+    for point in all.iter_mut().take(FEW_POINTS) {
+        let (x, y) = (point.x * x_scale, point.y * y_scale);
+        let half = 0.5 * text::width(&point.short, 10.0);
+        let free = |(left, other_y, right): &(f64, f64, f64)| {
+            x - half > *right || x + half < *left || (y - other_y).abs() > 11.0
+        };
+        point.written = taken.iter().all(free);
+        if point.written {
+            taken.push((x - half, y, x + half));
+        }
+    }
 }
 
 /// Ends of x and y, with room for points at the edge.
@@ -206,13 +260,20 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
         (text::visible(&axis.labels[components.0]), text::visible(&axis.labels[components.1]));
     let (groups, all, ordered) = points(grid, style, components);
     let (total, mut style) = (all.len(), style.clone());
-    let all = if total > MAX_POINTS { sampled(all, groups.len()) } else { all };
+    let mut all = if total > MAX_POINTS { sampled(all, groups.len()) } else { all };
     if all.len() < total {
         let title = style.title.as_deref().unwrap_or(&grid.name);
         style.title = Some(format!("{title} ({} of {total} points)", all.len()));
     }
+    let told = all.iter().any(|point| point.context.iter().any(|part| !part.is_empty()));
     let side = 420.0;
-    let [(x_low, x_high), (y_low, y_high)] = style.extent.unwrap_or_else(|| extent(&all));
+    let mut ends = style.extent.unwrap_or_else(|| extent(&all));
+    if style.diagonal {
+        ends = [(ends[0].0.min(ends[1].0), ends[0].1.max(ends[1].1)); 2];
+    }
+    let [(x_low, x_high), (y_low, y_high)] = ends;
+    let (x_scale, y_scale) = (side * 1.15 / (x_high - x_low), side / (y_high - y_low));
+    spaced(&mut all, (x_scale, y_scale));
     let x = numeric(&x_name, x_low, x_high, side * 1.15, true);
     let y = numeric(&y_name, y_low, y_high, side, false);
     let (left, bottom) = (y.title_at + 14.0, x.title_at + 14.0);
@@ -232,18 +293,26 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
             x: mine().map(|p| p.x).collect(),
             y: mine().map(|p| p.y).collect(),
             labels: mine().map(|p| p.label.clone()).collect(),
-            written: (all.len() <= FEW_POINTS).then(|| mine().map(|p| p.short.clone()).collect()),
+            written: (all.len() <= FEW_POINTS).then(|| {
+                mine().map(|p| if p.written { p.short.clone() } else { String::new() }).collect()
+            }),
             x_name: x_name.clone(),
             y_name: y_name.clone(),
+            contexts: told.then(|| mine().map(|p| p.context.clone()).collect()),
         })
     };
+    let mut marks: Vec<Mark> = named.iter().enumerate().map(mark).collect();
+    if style.diagonal {
+        marks.insert(0, Mark::Line(lines::guide(vec![x_low, x_high], vec![x_low, x_high], SOFT)));
+    }
     scene.panels.push(Panel {
         frame: Frame { x: left, y: top, w: side * 1.15, h: side },
         title: String::new(),
         x,
         y,
         background: [255, 255, 255],
-        marks: named.iter().enumerate().map(mark).collect(),
+        free: (false, false),
+        marks,
     });
     scene
 }

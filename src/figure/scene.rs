@@ -25,6 +25,8 @@ pub(super) struct Scene {
     pub(super) panels: Vec<Panel>,
     pub(super) bar: Option<ColorBar>,
     pub(super) legend: Option<Legend>,
+    /// Panels zoom together with those of other linked scenes on the page.
+    pub(super) linked: bool,
     /// True if pointing at one x shows every series there.
     pub(super) unified: bool,
     /// The figure in one line, with its numbers.
@@ -61,6 +63,8 @@ pub(super) struct Panel {
     pub(super) x: Ruler,
     pub(super) y: Ruler,
     pub(super) background: Rgb,
+    /// Axes that do not follow those of the scene's first panel when it is zoomed: x, y.
+    pub(super) free: (bool, bool),
     pub(super) marks: Vec<Mark>,
 }
 
@@ -105,10 +109,14 @@ pub(super) struct Cells {
     pub(super) unit: String,
     /// Axes are layer and head, whose labels joined name a head: `L2H3`.
     pub(super) heads: bool,
+    /// Rows write and columns read: `L0H1 → L1H2`.
+    pub(super) edges: bool,
     pub(super) text: Option<Array2<String>>,
     pub(super) code: Option<Array2<String>>,
     /// Full name of each cell: site and token.
     pub(super) sites: Option<Array2<String>>,
+    /// What else a hover says, in lines.
+    pub(super) hover: Option<Array2<String>>,
     /// Decimals that values are stored with; 4 significant digits if none.
     pub(super) decimals: Option<u32>,
 }
@@ -125,6 +133,8 @@ pub(super) struct Line {
     pub(super) dots: bool,
     /// Dash pattern, 0 solid: colours repeat when there are many series.
     pub(super) dash: usize,
+    /// A guide to the eye: neither in the legend nor pointed at.
+    pub(super) quiet: bool,
 }
 
 /// Bars of one series; NaN draws none.
@@ -139,6 +149,12 @@ pub(super) struct Bars {
     pub(super) unit: String,
     /// Index of each bar's label: with several series, bars stand beside their tick.
     pub(super) labels: Vec<String>,
+    /// Opacity, 1 for solid.
+    pub(super) alpha: f64,
+    /// Bars lie: `x` counts along the vertical axis.
+    pub(super) across: bool,
+    /// Left out of the legend.
+    pub(super) quiet: bool,
 }
 
 /// Points of one group.
@@ -153,6 +169,8 @@ pub(super) struct Points {
     pub(super) written: Option<Vec<String>>,
     pub(super) x_name: String,
     pub(super) y_name: String,
+    /// Text around each point: before, itself, after.
+    pub(super) contexts: Option<Vec<[String; 3]>>,
 }
 
 impl Panel {

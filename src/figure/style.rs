@@ -44,6 +44,20 @@ pub(super) struct Style {
     pub(super) scale: Option<Scale>,
     /// Ends of x and of y of a scatter that is one of several in a place.
     pub(super) extent: Option<[(f64, f64); 2]>,
+    /// More small print under the title.
+    pub(super) remarks: Vec<String>,
+    /// A scatter of two measures of the same thing: both axes have one range, and a diagonal.
+    pub(super) diagonal: bool,
+    /// What a hover says of each point of a scatter, beside its label.
+    pub(super) contexts: Option<Vec<String>>,
+    /// What a hover says of each cell of a heatmap.
+    pub(super) hover: Option<Array2<String>>,
+    /// Zooms together with other linked charts of its row.
+    pub(super) linked: bool,
+    /// Width that panels aim at together.
+    pub(super) room: Option<f64>,
+    /// Values that a line or bars are compared with, and their names.
+    pub(super) references: Vec<(f64, String)>,
     /// What the values are measured in, where no grid says it.
     pub(super) unit: Option<String>,
     /// Key/value heads of an attention viewer.
@@ -86,7 +100,7 @@ impl Scene {
 impl Style {
     /// Small print: how many were averaged, what bounds mean, what the colours leave out.
     pub(super) fn notes(&self, grid: &Grid) -> Vec<String> {
-        let mut notes = Vec::new();
+        let mut notes = self.remarks.clone();
         if grid.n > 1 {
             notes.push(format!("mean of n = {}", grid.n));
         }

@@ -91,9 +91,10 @@ const LETTERS: f64 = 1.08;
 /// `L2H3: -0.8 logits`, or each axis with its label.
 fn tooltip(cells: &Cells, panel: &Panel, row: usize, column: usize) -> String {
     let (y, x) = (&panel.y.labels[row], &panel.x.labels[column]);
-    let place = match cells.heads {
-        true => format!("{y}{x}"),
-        false => {
+    let place = match (cells.heads, cells.edges) {
+        (true, _) => format!("{y}{x}"),
+        (_, true) => format!("{y} → {x}"),
+        _ => {
             let named =
                 [&cells.name, &format!("{} {y}", cells.y_name), &format!("{} {x}", cells.x_name)];
             let parts = named.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
@@ -101,7 +102,7 @@ fn tooltip(cells: &Cells, panel: &Panel, row: usize, column: usize) -> String {
         }
     };
     let mut tip = format!("{place}: {} {}", number(cells.values[(row, column)]), cells.unit);
-    for extra in [&cells.sites, &cells.text, &cells.code].into_iter().flatten() {
+    for extra in [&cells.sites, &cells.text, &cells.hover, &cells.code].into_iter().flatten() {
         let _ = write!(tip, "\n{}", extra[(row, column)]);
     }
     tip
@@ -162,11 +163,12 @@ fn draw_line(svg: &mut Svg, line: &Line, panel: &Panel) {
             let _ = write!(svg.0, "<path d=\"{outline}z\" fill=\"{color}\" fill-opacity=\".18\"/>");
         }
     }
+    let wide = if line.quiet { 1.2 } else { 2.0 };
     for run in runs(&line.x, &line.y) {
         let d = path(run.iter().copied(), panel);
         let _ = write!(
             svg.0,
-            "<path d=\"{d}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\" stroke-linejoin=\"round\"{dash}/>"
+            "<path d=\"{d}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"{wide}\" stroke-linejoin=\"round\"{dash}/>"
         );
     }
     if !line.dots {
@@ -185,20 +187,30 @@ fn draw_line(svg: &mut Svg, line: &Line, panel: &Panel) {
 }
 
 fn draw_bars(svg: &mut Svg, bars: &Bars, panel: &Panel) {
-    let zero = panel.py(0f64.clamp(panel.y.from.min(panel.y.to), panel.y.to.max(panel.y.from)));
-    for (i, (x, y)) in bars.x.iter().zip(&bars.y).enumerate().filter(|(_, (_, y))| !y.is_nan()) {
-        let (left, right) = (panel.px(x - 0.5 * bars.width), panel.px(x + 0.5 * bars.width));
-        let end = panel.py(*y);
+    let ruler = if bars.across { &panel.x } else { &panel.y };
+    let value = |v: f64| if bars.across { panel.px(v) } else { panel.py(v) };
+    let place = |p: f64| if bars.across { panel.py(p) } else { panel.px(p) };
+    let zero = value(0f64.clamp(ruler.from.min(ruler.to), ruler.to.max(ruler.from)));
+    let faint = match bars.alpha < 1.0 {
+        true => format!(" fill-opacity=\"{}\"", bars.alpha),
+        false => String::new(),
+    };
+    for (i, (at, v)) in bars.x.iter().zip(&bars.y).enumerate().filter(|(_, (_, v))| !v.is_nan()) {
+        let (one, other) = (place(at - 0.5 * bars.width), place(at + 0.5 * bars.width));
+        let (side, wide) = (one.min(other), (other - one).abs());
+        let (end, long) = (value(*v).min(zero), (value(*v) - zero).abs());
+        let (x, y, w, h) =
+            if bars.across { (end, side, long, wide) } else { (side, end, wide, long) };
         let group = if bars.name.is_empty() { String::new() } else { format!(", {}", bars.name) };
-        let tip = escape(&format!("{}{group}: {} {}", bars.labels[i], number(*y), bars.unit));
-        let (x, y, w, h) = (px(left), px(end.min(zero)), px(right - left), px((end - zero).abs()));
+        let tip = escape(&format!("{}{group}: {} {}", bars.labels[i], number(*v), bars.unit));
+        let [x, y, w, h] = [x, y, w, h].map(px);
         let fill = hex(bars.colors[i]);
         let _ = write!(
             svg.0,
-            "<path d=\"M{x} {y}h{w}v{h}h-{w}z\" fill=\"{fill}\"><title>{tip}</title></path>"
+            "<path d=\"M{x} {y}h{w}v{h}h-{w}z\" fill=\"{fill}\"{faint}><title>{tip}</title></path>"
         );
-        if let Some((low, high)) = &bars.bounds {
-            let (middle, low, high) = (0.5 * (left + right), panel.py(low[i]), panel.py(high[i]));
+        if let (Some((low, high)), false) = (&bars.bounds, bars.across) {
+            let (middle, low, high) = (0.5 * (one + other), panel.py(low[i]), panel.py(high[i]));
             svg.line((middle, low), (middle, high), INK);
             svg.line((middle - 3.0, low), (middle + 3.0, low), INK);
             svg.line((middle - 3.0, high), (middle + 3.0, high), INK);
@@ -227,11 +239,18 @@ fn draw_points(svg: &mut Svg, points: &Points, panel: &Panel) {
         }
     }
     let _ = write!(svg.0, "<g fill=\"{color}\" fill-opacity=\".8\">");
-    for ((x, y), label) in points.x.iter().zip(&points.y).zip(&points.labels) {
+    for (i, ((x, y), label)) in points.x.iter().zip(&points.y).zip(&points.labels).enumerate() {
         let (cx, cy) = (px(panel.px(*x)), px(panel.py(*y)));
+        let context = points.contexts.as_ref().map(|all| &all[i]);
+        let context =
+            context.map(|[before, own, after]| match before.is_empty() && own.is_empty() {
+                true => format!("\n{after}"),
+                false => format!("\n{before}[{own}]{after}"),
+            });
         let group =
             if points.name.is_empty() { String::new() } else { format!(" ({})", points.name) };
-        let tip = escape(&format!("{label}{group}: {}, {}", number(*x), number(*y)));
+        let (context, at) = (context.unwrap_or_default(), [number(*x), number(*y)].join(", "));
+        let tip = escape(&format!("{label}{group}: {at}{context}"));
         let _ = write!(
             svg.0,
             "<circle cx=\"{cx}\" cy=\"{cy}\" r=\"3.5\"><title>{tip}</title></circle>"

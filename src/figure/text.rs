@@ -102,6 +102,16 @@ fn counting(axis: &GridAxis) -> bool {
     matches(0) || matches(-len)
 }
 
+/// True if labels are words, not numbers that count.
+pub(super) fn are_words(axis: &GridAxis) -> bool {
+    !counting(axis) && axis.len() > 1
+}
+
+/// A token within a line of text: its spaces stay spaces.
+pub(super) fn in_line(token: &str) -> String {
+    visible(token).replace('␣', " ")
+}
+
 /// The labels of an axis as figures write them, no two alike: a token carries its position as a
 /// subscript (`Mary₁₂`), and so does any label that repeats.
 pub(super) fn names(axis: &GridAxis, most: usize) -> Vec<String> {
