@@ -53,9 +53,9 @@ pub mod text;
 pub use analysis::*;
 pub use config::{Config, Rope, RopeScaling};
 pub use figure::{
-    Bundle, CellText, Example, Figure, Origin, Prediction, attention, attention_viewer, bars,
-    clustermap, compare, examples, heatmap, histogram, increments, lines, predictions, scatter,
-    silhouettes, spectrum, tokens, versus,
+    Bundle, CellText, Example, Figure, GraphLink, GraphNode, Origin, Prediction, attention,
+    attention_viewer, bars, circuit, clustermap, compare, examples, graph, heatmap, histogram,
+    increments, lines, predictions, scatter, silhouettes, spectrum, tokens, versus,
 };
 pub use grid::{Cell, Grid, GridAxis, Interval};
 pub use hook::cache::Cache;

@@ -14,7 +14,7 @@ use crate::hook::site::Axis;
 
 /// Height of the strip that holds the dropdown or the slider.
 const STRIP: f64 = 40.0;
-const SLIDER_STRIP: f64 = 66.0;
+const SLIDER_STRIP: f64 = 84.0;
 /// Most charts in one place: each is stored whole.
 const MAX_CHOICES: usize = 64;
 

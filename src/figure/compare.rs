@@ -7,7 +7,7 @@ use crate::grid::Grid;
 use crate::hook::site::Axis;
 
 /// Width of the three matrices together.
-const ROOM: f64 = 270.0;
+const ROOM: f64 = 236.0;
 
 /// Two grids of equal axes and unit, and their difference: as matrices in one row, `A` and `B` in one
 /// range of colours, the difference in its own about a white zero, zooming together; grids of one axis
@@ -31,6 +31,7 @@ pub fn compare(a: &Grid, b: &Grid) -> Result<Figure> {
     let both = Grid::stack(beside, &[(&first, a), (&second, b)])?;
     let difference_name = format!("{second} − {first}");
     if difference.squeeze().axes.len() <= 1 {
+        let title = if title.is_empty() { format!("{first} and {second}") } else { title };
         return stack::difference(&both.name(&title), &difference_name);
     }
     let matrix = |grid: &Grid, name: &str| {
@@ -46,6 +47,8 @@ pub fn compare(a: &Grid, b: &Grid) -> Result<Figure> {
     let pair = [matrix(a, &first)?, matrix(b, &second)?]
         .map(|figure| linked(figure.styled(|style| style.scale = Some(scale.clone()))));
     let [one, two] = pair;
+    let one = one.styled(|style| style.no_bar = true);
     let three = linked(matrix(&difference, &difference_name)?);
+    let [two, three] = [two, three].map(|figure| figure.styled(|style| style.unnamed_rows = true));
     Ok(Figure { content: Content::Row(vec![one, two, three], title), forced: false })
 }

@@ -3,9 +3,10 @@
 
 use anyhow::Result;
 
+use super::graph::Graph;
 use super::scene::Picture;
 use super::style::Style;
-use super::{Content, Figure, examples, predictions, tokens, viewer};
+use super::{Content, Figure, examples, graph_svg, predictions, tokens, viewer};
 use crate::grid::Grid;
 
 /// One drawing and its settings.
@@ -22,6 +23,7 @@ pub(super) enum What {
     Predictions(Vec<predictions::Prediction>),
     Examples(Vec<examples::Example>),
     Attention(Grid),
+    Graph(Box<Graph>),
 }
 
 impl Figure {
@@ -49,6 +51,7 @@ impl Drawing {
             What::Predictions(all) => predictions::sheet(all, &self.style).picture(),
             What::Examples(all) => examples::sheet(all, &self.style).picture(),
             What::Attention(grid) => viewer::picture(self, grid),
+            What::Graph(graph) => graph_svg::picture(graph, &self.style),
         }
     }
 
@@ -58,6 +61,7 @@ impl Drawing {
             What::Predictions(all) => predictions::sheet(all, &self.style).summary,
             What::Examples(all) => examples::sheet(all, &self.style).summary,
             What::Attention(grid) => viewer::summary(grid, &self.style),
+            What::Graph(graph) => graph_svg::summary(graph, &self.style),
         }
     }
 
@@ -67,12 +71,14 @@ impl Drawing {
             What::Tokens(grid) | What::Attention(grid) => grid.values.len(),
             What::Predictions(all) => all.iter().map(|one| 1 + one.top.len()).sum(),
             What::Examples(all) => all.iter().map(|one| one.values.len()).sum(),
+            What::Graph(graph) => graph.links.len(),
         }
     }
 
     pub(super) fn grids(&self) -> Vec<&Grid> {
         match &self.what {
             What::Tokens(grid) | What::Attention(grid) => vec![grid],
+            What::Graph(graph) => graph.grid.iter().collect(),
             What::Predictions(_) | What::Examples(_) => Vec::new(),
         }
     }

@@ -133,6 +133,7 @@ pub(super) fn guide(x: Vec<f64>, y: Vec<f64>, color: Rgb) -> Line {
         dots: false,
         dash: 1,
         quiet: true,
+        unlisted: false,
     }
 }
 
@@ -210,6 +211,7 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
             band: one.bounds,
             unit: grid.unit.clone(),
             quiet: false,
+            unlisted: false,
         })
     };
     scene.panels.push(Panel {

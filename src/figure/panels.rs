@@ -16,7 +16,7 @@ const MAX_CODE: usize = 5_000;
 /// Above this many cells attention is stored with two decimals, else with three.
 const MANY_CELLS: usize = 60_000;
 /// Width that panels aim at together, in pixels: an article's column in a notebook.
-const AIM: f64 = 860.0;
+const AIM: f64 = 780.0;
 
 /// How panels are sized and placed.
 pub(super) struct Plan {
@@ -50,12 +50,16 @@ pub(super) fn scene(grid: &Grid, style: &Style, square: bool) -> Scene {
         plan.label,
     );
     let y = oriented(y, style.origin.unwrap_or_else(|| default_origin(y_axis.axis)));
-    let (left, bottom) = (y.title_at + 12.0, x.title_at + 14.0);
+    let y = if style.unnamed_rows { bare(&y) } else { y };
+    let left = if style.unnamed_rows { 14.0 } else { y.title_at + 12.0 };
+    let bottom = x.title_at + 14.0;
     let rows = count.div_ceil(plan.columns);
     let inner_width = plan.columns as f64 * (plan.size.0 + plan.gap.0) - plan.gap.0;
     let inner_height = rows as f64 * (plan.size.1 + plan.gap.1) - plan.gap.1;
     let (bar, right) = color_bar(grid, scale, inner_height);
-    let width = (left + inner_width + right).max(if style.room.is_some() { 260.0 } else { 380.0 });
+    let right = if style.no_bar { 6.0 } else { right };
+    let bar = ColorBar { hidden: style.no_bar, ..bar };
+    let width = (left + inner_width + right).max(if style.room.is_some() { 160.0 } else { 380.0 });
     let mut scene = Scene { width, linked: style.linked, ..Scene::default() };
     scene.head(grid, style);
     let panel_title = if count > 1 { NAME_SIZE * 1.5 } else { 0.0 };
@@ -127,7 +131,7 @@ pub(super) fn panel_name(outer: &[GridAxis], at: &[usize]) -> String {
 }
 
 /// True for axes layer and head with labels `L2` and `H3`, which joined name a head.
-fn heads(axes: &[GridAxis]) -> bool {
+pub(super) fn heads(axes: &[GridAxis]) -> bool {
     let named = |axis: &GridAxis, which: Axis, letter: char| {
         axis.axis == which && axis.labels.iter().all(|label| label.starts_with(letter))
     };
@@ -286,7 +290,7 @@ fn color_bar(grid: &Grid, scale: Scale, height: f64) -> (ColorBar, f64) {
     let lines = title.iter().map(|line| text::width(line, NAME_SIZE));
     let right = 18.0 + ticks.iter().map(label).chain(lines).fold(0.0, f64::max) + 12.0;
     let frame = Frame { x: 0.0, y: above, w: 14.0, h: height };
-    (ColorBar { scale, frame, title, ticks }, right)
+    (ColorBar { scale, frame, title, ticks, hidden: false }, right)
 }
 
 /// Sizes for panels of `(rows, columns)` cells.

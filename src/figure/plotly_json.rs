@@ -54,6 +54,7 @@ struct ColorAxis {
     colorscale: Vec<(f64, String)>,
     cmin: f64,
     cmax: f64,
+    showscale: bool,
     colorbar: Bar,
 }
 
@@ -145,9 +146,7 @@ fn base_layout(page: &Page) -> Layout {
         .show_legend(page.scenes.iter().any(|(_, _, scene)| scene.legend.is_some()));
     // The title of a single scene is the layout's if it fits one line; several lines would be
     // raised beyond the edge, and several scenes have theirs as annotations.
-    if let ([(_, _, scene)], []) = (&page.scenes[..], &page.headings[..])
-        && let [line] = &scene.title[..]
-    {
+    if let Some(line) = own_title(page) {
         let title = Title::with_text(shown(line))
             .font(Font::new().size(TITLE_SIZE as usize).color(rgb(INK)))
             .x_ref(Reference::Container)
@@ -161,12 +160,20 @@ fn base_layout(page: &Page) -> Layout {
     layout
 }
 
+/// The title that is the layout's own.
+fn own_title(page: &Page) -> Option<&str> {
+    match (&page.scenes[..], &page.headings[..]) {
+        ([(_, 0.0, scene)], []) if scene.title.len() == 1 => Some(&scene.title[0]),
+        _ => None,
+    }
+}
+
 impl Writer<'_> {
     fn scene(&mut self, number: usize, (left, top): (f64, f64), scene: &Scene) -> Result<()> {
         let colors = format!("coloraxis{}", suffix(number));
         let legend = format!("legend{}", suffix(number));
         let mut y = top + 10.0;
-        if self.page.scenes.len() > 1 || !self.page.headings.is_empty() || scene.title.len() > 1 {
+        if own_title(self.page).is_none() {
             for line in &scene.title {
                 self.note(line, (left + 12.0, y), TITLE_SIZE, "left");
                 y += TITLE_SIZE * 1.3;
@@ -287,6 +294,7 @@ impl Writer<'_> {
             colorscale: stops.iter().enumerate().map(|(i, color)| (at(i), rgb(*color))).collect(),
             cmin: bar.scale.low,
             cmax: bar.scale.high,
+            showscale: !bar.hidden,
             colorbar: Bar {
                 title: BarTitle {
                     text: title,

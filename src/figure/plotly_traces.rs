@@ -240,7 +240,7 @@ fn lines(line: &Line, place: &Place) -> Vec<Box<dyn Trace>> {
         .connect_gaps(false)
         .x_axis(place.x())
         .y_axis(place.y());
-    traces.push(trace);
+    traces.push(if line.unlisted { trace.show_legend(false) } else { trace });
     traces
 }
 

@@ -7,7 +7,7 @@ use super::colors::SOFT;
 use super::layout::{self, numeric, padded};
 use super::scene::{Entry, Frame, Legend, Mark, Panel, Points, Scene};
 use super::style::{Groups, Style};
-use super::{Figure, Kind, colors, lines, text};
+use super::{Figure, Kind, colors, lines, panels, text};
 use crate::grid::{Grid, GridAxis};
 use crate::hook::site::Axis;
 
@@ -169,7 +169,10 @@ fn points(grid: &Grid, style: &Style, (cx, cy): (usize, usize)) -> (Vec<String>,
             let each = names.iter().zip(&index).map(|(names, i)| names[*i].as_str());
             each.collect::<Vec<_>>().join(between)
         };
-        let (label, short) = (at(&names, ", "), at(&brief, " "));
+        let (label, short) = match panels::heads(rows) {
+            true => (at(&names, ""), at(&brief, "")),
+            false => (at(&names, ", "), at(&brief, " ")),
+        };
         let context = |index: &[usize], i: usize| match &style.contexts {
             Some(told) => [String::new(), String::new(), told[i].clone()],
             None => words.map_or_else(Default::default, |place| around(&rows[place], index[place])),
@@ -219,6 +222,7 @@ fn sampled(points: Vec<Point>, groups: usize) -> Vec<Point> {
 
 /// Keeps the labels that do not lie on an earlier one; scales are pixels a unit.
 fn spaced(all: &mut [Point], (x_scale, y_scale): (f64, f64)) {
+    let dots: Vec<(f64, f64)> = all.iter().map(|p| (p.x * x_scale, p.y * y_scale)).collect();
     let mut taken: Vec<(f64, f64, f64)> = Vec::new();
     for point in all.iter_mut().take(FEW_POINTS) {
         let (x, y) = (point.x * x_scale, point.y * y_scale);
@@ -226,7 +230,11 @@ fn spaced(all: &mut [Point], (x_scale, y_scale): (f64, f64)) {
         let free = |(left, other_y, right): &(f64, f64, f64)| {
             x - half > *right || x + half < *left || (y - other_y).abs() > 11.0
         };
-        point.written = taken.iter().all(free);
+        // The label's middle is 10 pixels above its point.
+        let open = |(dot_x, dot_y): &(f64, f64)| {
+            (dot_x - x).abs() > half + 3.0 || (dot_y - y - 10.0).abs() > 8.0
+        };
+        point.written = taken.iter().all(free) && dots.iter().all(open);
         if point.written {
             taken.push((x - half, y, x + half));
         }

@@ -40,6 +40,8 @@ pub(super) struct ColorBar {
     pub(super) frame: Frame,
     pub(super) title: Vec<String>,
     pub(super) ticks: Vec<(f64, String)>,
+    /// Another chart's bar stands for this one too.
+    pub(super) hidden: bool,
 }
 
 /// Name, colour and dash pattern of a series: 0 is solid.
@@ -135,6 +137,8 @@ pub(super) struct Line {
     pub(super) dash: usize,
     /// A guide to the eye: neither in the legend nor pointed at.
     pub(super) quiet: bool,
+    /// Bars of the same name stand for it in the legend.
+    pub(super) unlisted: bool,
 }
 
 /// Bars of one series; NaN draws none.

@@ -112,6 +112,7 @@ impl Painter<'_> {
             unit: unit.to_string(),
             dash: entry.2,
             quiet: false,
+            unlisted: !self.lines,
         })
     }
 }
@@ -223,7 +224,7 @@ fn place(
     let title_at = rulers.iter().map(|ruler| ruler.title_at).fold(0.0, f64::max);
     let left = title_at + 14.0;
     let (legend, right) = lines::legend(entries, left + width + 14.0, 0.0);
-    let mut scene = Scene { width: left + width + right, ..Scene::default() };
+    let mut scene = Scene { width: left + width + right, unified: true, ..Scene::default() };
     scene.head(grid, style);
     let top = layout::head_height(&scene.title, &scene.notes);
     scene.legend = legend.map(|legend| Legend { y: top, ..legend });

@@ -54,6 +54,10 @@ pub(super) struct Style {
     pub(super) hover: Option<Array2<String>>,
     /// Zooms together with other linked charts of its row.
     pub(super) linked: bool,
+    /// The chart before it in its row has the same rows and names them.
+    pub(super) unnamed_rows: bool,
+    /// The chart after it in its row has the same colours and says what they mean.
+    pub(super) no_bar: bool,
     /// Width that panels aim at together.
     pub(super) room: Option<f64>,
     /// Values that a line or bars are compared with, and their names.
@@ -98,6 +102,11 @@ impl Scene {
 }
 
 impl Style {
+    /// Small print of a drawing that may have no grid.
+    pub(super) fn notes_of(&self, grid: Option<&Grid>) -> Vec<String> {
+        grid.map_or_else(|| self.remarks.clone(), |grid| self.notes(grid))
+    }
+
     /// Small print: how many were averaged, what bounds mean, what the colours leave out.
     pub(super) fn notes(&self, grid: &Grid) -> Vec<String> {
         let mut notes = self.remarks.clone();

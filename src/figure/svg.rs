@@ -94,7 +94,7 @@ pub(super) fn draw(page: &Page) -> String {
         for panel in &scene.panels {
             draw_panel(&mut svg, panel, scene, cells);
         }
-        if let Some(bar) = &scene.bar {
+        if let Some(bar) = scene.bar.as_ref().filter(|bar| !bar.hidden) {
             color_bar(&mut svg, bar);
         }
         if let Some(listed) = &scene.legend {

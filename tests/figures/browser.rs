@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use thalweg::Figure;
 
 use super::gallery;
@@ -108,13 +108,16 @@ fn chromium_draws_every_kind_as_plotly_s_schema_wants_it() {
     };
     let figures = gallery::all();
     let seen = look(&figures, &chromium, &plotly);
+    let mut wrong = Vec::new();
     for (name, _) in &figures {
         let one = &seen[*name];
-        assert_eq!(one["errors"], serde_json::json!([]), "{name}: plotly.js {}", seen["version"]);
-        assert_eq!(one["marks"], expected(name), "{name}: {one}");
         let hover = one["hover"].as_str().unwrap_or_default();
-        assert!(hover.contains(pointed(name)), "{name} says {hover:?} when pointed at");
+        let whole = one["errors"] == json!([]) && one["marks"] == expected(name);
+        if !(whole && hover.contains(pointed(name))) {
+            wrong.push(format!("{name}: {one}"));
+        }
     }
+    assert!(wrong.is_empty(), "plotly.js {}:\n{}", seen["version"], wrong.join("\n"));
     assert_eq!(seen["alerts"], 0, "a token became markup");
 }
 
@@ -139,6 +142,7 @@ fn expected(name: &str) -> usize {
         "reference" => 3 * 6,
         "clustermap" => 64 + 2 * 8,
         "silhouettes" => 8,
+        "circuit" => 20,
         "attention" => 4 * 36,
         "attention_viewer" => 2 * 4,
         "tokens" => 2 * 80,
@@ -158,8 +162,9 @@ fn pointed(name: &str) -> &'static str {
         "attention_viewer" => "L1H3 (key/value group 1): query “␣Mary” at 1 → key “<s>” at 0: 0.",
         "lens_menu" => "John <b> 12 %",
         "norms_log" | "compare_lines" => "L",
-        "facets" => "attention",
-        "training_slider" | "versus" => "L1H1",
+        "facets" => "residual",
+        "versus" => "L0H1",
+        "training_slider" => "L1H1",
         "scatter_slider" => "Mary",
         "spectrum" => "PC2",
         "increments" => "L0 mid",
@@ -169,6 +174,7 @@ fn pointed(name: &str) -> &'static str {
         "reference" => "chance",
         "clustermap" => "L0H2",
         "silhouettes" => "H",
+        "circuit" => " nats",
         "attention" => "key position ␣Mary₁",
         "tokens" => "position 1 “␣Mary”",
         "predictions" => "rank 1",

@@ -2,9 +2,9 @@
 
 use thalweg::ndarray::{Array1, Array2, Array3, Array4};
 use thalweg::{
-    Axis, Example, Figure, Grid, Prediction, attention, attention_viewer, bars, clustermap,
-    compare, examples, heatmap, histogram, increments, lines, predictions, scatter, silhouettes,
-    spectrum, tokens, versus,
+    Axis, Example, Figure, Grid, Prediction, attention, attention_viewer, bars, circuit,
+    clustermap, compare, examples, heatmap, histogram, increments, lines, predictions, scatter,
+    silhouettes, spectrum, tokens, versus,
 };
 
 /// Words that a label renderer, HTML or SVG could take for something else; two are alike.
@@ -169,12 +169,16 @@ fn cluster() -> Figure {
         |(i, j)| if i == j { 1.0 } else { near(i, j) + 0.15 * wave(i.min(j) * 8 + i.max(j)) };
     let grid = Grid::from_array(
         Array2::from_shape_fn((8, 8), value),
-        &[Axis::Query, Axis::Key],
+        &[Axis::Component, Axis::Series],
         "correlation",
     );
     let names: Vec<String> = (0..8).map(|i| format!("L{}H{}", i / 4, i % 4)).collect();
-    let grid =
-        grid.unwrap().relabel(Axis::Query, &names).unwrap().relabel(Axis::Key, &names).unwrap();
+    let grid = grid
+        .unwrap()
+        .relabel(Axis::Component, &names)
+        .unwrap()
+        .relabel(Axis::Series, &names)
+        .unwrap();
     clustermap(&grid.name("Correlation of heads"), &[0, 2, 5, 1, 4, 7, 3, 6], &GROUPS).unwrap()
 }
 
@@ -182,6 +186,37 @@ fn fits() -> Figure {
     let values: Vec<f64> = (0..8).map(|i| 0.4 + 0.55 * wave(i)).collect();
     let grid = Grid::from_array(Array1::from(values), &[Axis::Head], "silhouette").unwrap();
     silhouettes(&grid.name("Silhouettes of heads"), &GROUPS).unwrap()
+}
+
+/// Edges of a model of two layers with four heads that share two key/value heads.
+fn edges() -> Grid {
+    let layers = |l: usize| (0..4).map(move |h| format!("L{l}H{h}")).chain([format!("L{l} mlp")]);
+    let writers: Vec<String> =
+        ["embed".to_string()].into_iter().chain((0..2).flat_map(layers)).collect();
+    let reads = |l: usize| {
+        let queries = (0..4).map(move |h| format!("L{l}H{h} q"));
+        let keys = (0..2).flat_map(move |g| [format!("L{l}G{g} k"), format!("L{l}G{g} v")]);
+        queries.chain(keys).chain([format!("L{l} mlp")])
+    };
+    let readers: Vec<String> = (0..2).flat_map(reads).chain(["logits".to_string()]).collect();
+    let layer = |name: &str| name[1..2].parse::<usize>().unwrap();
+    let written = |name: &str| match name {
+        "embed" => 0,
+        name => 4 * layer(name) + if name.ends_with("mlp") { 4 } else { 2 },
+    };
+    let read = |name: &str| match name {
+        "logits" => 99,
+        name => 4 * layer(name) + if name.ends_with("mlp") { 3 } else { 1 },
+    };
+    let score = |(w, r): (usize, usize)| {
+        let later = read(&readers[r]) > written(&writers[w]);
+        if later { wave(w * 31 + r * 17).powi(3) } else { 0.0 }
+    };
+    let values = Array2::from_shape_fn((writers.len(), readers.len()), score);
+    let grid = Grid::from_array(values, &[Axis::Writer, Axis::Reader], "nats").unwrap();
+    let grid =
+        grid.relabel(Axis::Writer, &writers).unwrap().relabel(Axis::Reader, &readers).unwrap();
+    grid.name("EAP-IG")
 }
 
 /// Every kind of figure by name.
@@ -216,6 +251,7 @@ pub(super) fn all() -> Vec<(&'static str, Figure)> {
         ("reference", lines(&banded()).unwrap().reference(0.5, "chance").unwrap()),
         ("clustermap", cluster()),
         ("silhouettes", fits()),
+        ("circuit", circuit(&edges()).unwrap()),
         ("attention_viewer", attention_viewer(&patterns(2, 4, 12)).unwrap().kv_heads(2).unwrap()),
         ("tokens", tokens(&text).unwrap()),
         ("predictions", predictions(&foreseen()).unwrap()),
