@@ -2,7 +2,10 @@
 
 mod browser;
 mod gallery;
+mod kinds;
 mod limits;
+mod snapshots;
+mod written;
 
 use serde_json::Value;
 use thalweg::ndarray::{Array2, Array3, Array4, ArrayD, array};
@@ -87,23 +90,32 @@ fn tokens_reach_plotly_as_text() {
     assert_eq!(json["data"][0]["customdata"][0][3][0], "&lt;script&gt;alert(1)&lt;/script&gt;");
 }
 
+/// Every kind twice: as the tests here name it, and as the gallery has it.
+fn every_kind() -> Vec<Figure> {
+    gallery().into_iter().chain(gallery::all().into_iter().map(|(_, figure)| figure)).collect()
+}
+
 #[test]
 fn no_token_becomes_markup_in_html_or_svg() {
-    for figure in gallery() {
+    for figure in every_kind() {
         let bundle = figure.bundle().unwrap();
         assert!(
             !bundle.html.contains("<script>alert") && !bundle.svg.contains("<script"),
             "{figure:?}"
         );
-        assert!(!bundle.svg.contains("<s>"), "{figure:?}");
-        // Two script elements: the data and the loader, and nothing in the data that ends one.
-        assert_eq!(bundle.html.matches("</script>").count(), 2, "{figure:?}");
+        for markup in ["<s>", "<b>verbs", "&amp;b<", "alert(1)</script>"] {
+            assert!(!bundle.svg.contains(markup) && !bundle.html.contains(markup), "{figure:?}");
+        }
+        // Script elements are the data and what draws it, and nothing in the data ends one.
+        let scripts = bundle.html.matches("<script").count();
+        assert_eq!(bundle.html.matches("</script>").count(), scripts, "{figure:?}");
+        assert!(scripts <= 2, "{figure:?}");
     }
 }
 
 #[test]
 fn every_svg_is_well_formed_and_says_what_it_shows() {
-    for figure in gallery() {
+    for figure in every_kind() {
         let bundle = figure.bundle().unwrap();
         let document = roxmltree::Document::parse(&bundle.svg).unwrap();
         let root = document.root_element();

@@ -37,10 +37,7 @@ impl Bundle {
         let svg = svg::draw(&page);
         let plotly = plotly_of(figure, &page)?.unwrap_or_default();
         let mut html = if plotly.is_empty() { mixed(figure)? } else { html(&plotly, &svg) };
-        let mut text = match &figure.content {
-            Content::Choices(choices) => choices.summary(),
-            _ => page.summary(),
-        };
+        let mut text = page.summary();
         let stored = 2 * plotly.len() + svg.len() + html.len() - plotly.len();
         if stored > WARN {
             let note = format!("this figure stores {:.1} MB in the notebook", stored as f64 / 1e6);

@@ -180,6 +180,7 @@ impl Choices {
             }
         };
         let y = if self.slider.is_some() { page.height - SLIDER_STRIP + 18.0 } else { 12.0 };
+        page.told = Some(self.summary());
         page.remarks.push((12.0, y, text::cut(&note, 110)));
         page
     }

@@ -22,6 +22,7 @@ mod lines;
 mod page;
 mod panels;
 mod plotly_axis;
+mod plotly_binary;
 mod plotly_json;
 mod plotly_traces;
 mod png;

@@ -51,10 +51,12 @@ impl Page {
     ) -> Page {
         let mut whole = Page::default();
         let mut at = 0.0;
+        let mut told = Vec::new();
         let top = if title.is_empty() { 0.0 } else { TITLE_SIZE * 2.2 };
         for page in pages {
             let (next, (dx, dy)) = place(&page, at);
             let dy = dy + top;
+            told.push(page.summary());
             whole.width = whole.width.max(dx + page.width);
             whole.height = whole.height.max(dy + page.height);
             for (x, y, scene) in page.scenes {
@@ -71,16 +73,20 @@ impl Page {
         }
         if !title.is_empty() {
             whole.headings.insert(0, (12.0, 0.0, text::visible_words(title)));
+            told.insert(0, text::visible_words(title));
         }
         (whole.width, whole.height) = (whole.width.max(200.0), whole.height.max(40.0));
+        whole.told = Some(told.join("; "));
         whole
     }
 
     /// The figure in words, one scene after the other.
     pub(super) fn summary(&self) -> String {
-        let headings = self.headings.iter().map(|(_, _, text)| text.as_str());
+        if let Some(told) = &self.told {
+            return told.clone();
+        }
         let scenes = self.scenes.iter().map(|(_, _, scene)| scene.summary.as_str());
         let pictures = self.pictures.iter().map(|(_, _, picture)| picture.summary.as_str());
-        headings.chain(scenes).chain(pictures).collect::<Vec<_>>().join("; ")
+        scenes.chain(pictures).collect::<Vec<_>>().join("; ")
     }
 }

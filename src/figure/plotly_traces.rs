@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::colors::{INK, faded, rgb};
 use super::heatmap::cell_text;
+use super::plotly_binary;
 use super::scene::{Bars, Cells, Line, Mark, Panel, Points, Scene};
 use super::text::plotly as shown;
 
@@ -119,6 +120,7 @@ pub(super) fn of(panel: &Panel, scene: &Scene, place: &Place) -> Result<Vec<Valu
         };
         for trace in drawn {
             let mut json = serde_json::to_value(&trace)?;
+            plotly_binary::shorten(&mut json);
             if scene.legend.is_some() {
                 json["legend"] = Value::String(place.legend.to_string());
             }

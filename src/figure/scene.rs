@@ -221,6 +221,8 @@ pub(super) struct Page {
     pub(super) headings: Vec<(f64, f64, String)>,
     /// Small print that only the SVG has: what cannot be chosen there.
     pub(super) remarks: Vec<(f64, f64, String)>,
+    /// The page in one line, where it is more than its scenes.
+    pub(super) told: Option<String>,
 }
 
 /// A drawing that is no chart, written once for the SVG and once for HTML.

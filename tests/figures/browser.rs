@@ -106,7 +106,7 @@ fn chromium_draws_every_kind_as_plotly_s_schema_wants_it() {
         println!("skipped: figures in a browser: no Chromium or no plotly.js here");
         return;
     };
-    let figures = gallery::all();
+    let figures: Vec<_> = gallery::all().into_iter().chain(gallery::large()).collect();
     let seen = look(&figures, &chromium, &plotly);
     let mut wrong = Vec::new();
     for (name, _) in &figures {
@@ -143,6 +143,8 @@ fn expected(name: &str) -> usize {
         "clustermap" => 64 + 2 * 8,
         "silhouettes" => 8,
         "circuit" => 20,
+        "large_heatmap" => 40 * 60 - 30,
+        "large_scatter" => 1500,
         "attention" => 4 * 36,
         "attention_viewer" => 2 * 4,
         "tokens" => 2 * 80,
@@ -175,6 +177,8 @@ fn pointed(name: &str) -> &'static str {
         "clustermap" => "L0H2",
         "silhouettes" => "H",
         "circuit" => " nats",
+        "large_heatmap" => "position 1",
+        "large_scatter" => "prompt ",
         "attention" => "key position ␣Mary₁",
         "tokens" => "position 1 “␣Mary”",
         "predictions" => "rank 1",

@@ -1,6 +1,6 @@
 //! One small figure of each kind, with awkward labels: what snapshots hold and the browser draws.
 
-use thalweg::ndarray::{Array1, Array2, Array3, Array4};
+use thalweg::ndarray::{Array1, Array2, Array3, Array4, ArrayD};
 use thalweg::{
     Axis, Example, Figure, Grid, Prediction, attention, attention_viewer, bars, circuit,
     clustermap, compare, examples, heatmap, histogram, increments, lines, predictions, scatter,
@@ -219,6 +219,17 @@ fn edges() -> Grid {
     grid.name("EAP-IG")
 }
 
+/// Figures whose numbers are stored as bytes, one with gaps and one drawn by WebGL.
+pub(super) fn large() -> Vec<(&'static str, Figure)> {
+    let cells = grid2(40, 60, [Axis::Layer, Axis::Pos], "nats").map(|v| v * 0.12345);
+    let gaps = ArrayD::from_shape_fn(vec![40, 60], |at| at[0] == 7 && at[1] >= 30);
+    let points = grid2(1500, 2, [Axis::Batch, Axis::Pc], "").map(|v| v * 0.98765);
+    vec![
+        ("large_heatmap", heatmap(&cells.missing(gaps).unwrap()).unwrap()),
+        ("large_scatter", scatter(&points).unwrap()),
+    ]
+}
+
 /// Every kind of figure by name.
 pub(super) fn all() -> Vec<(&'static str, Figure)> {
     let mean = lens().mean_interval(Axis::Layer).unwrap();
@@ -252,7 +263,7 @@ pub(super) fn all() -> Vec<(&'static str, Figure)> {
         ("clustermap", cluster()),
         ("silhouettes", fits()),
         ("circuit", circuit(&edges()).unwrap()),
-        ("attention_viewer", attention_viewer(&patterns(2, 4, 12)).unwrap().kv_heads(2).unwrap()),
+        ("attention_viewer", attention_viewer(&patterns(2, 4, 6)).unwrap().kv_heads(2).unwrap()),
         ("tokens", tokens(&text).unwrap()),
         ("predictions", predictions(&foreseen()).unwrap()),
         ("examples", examples(&snippets()).unwrap().title("Neuron 3.17")),
