@@ -11,7 +11,9 @@ pub use crate::analysis::{
     over_prompts, patching, pca, random_heads, repeated_tokens, repeated_tokens_of, resid_cosines,
     resid_norms, statistics, steering_vector, top_heads,
 };
-pub use crate::figure::{Figure, attention, bars, heatmap, lines, scatter};
+pub use crate::figure::{
+    Figure, attention, attention_viewer, bars, compare, heatmap, lines, scatter, tokens, versus,
+};
 pub use crate::grid::Grid;
 pub use crate::hook::cache::Cache;
 pub use crate::hook::freeze::Freeze;

@@ -388,14 +388,3 @@ fn likely_is_dark_for_log_probabilities_and_for_scores_from_zero_to_one() {
     assert_eq!((score["cmin"].as_f64(), score["cmax"].as_f64()), (Some(0.0), Some(1.0)));
     assert_eq!(ends(&score), light_to_dark);
 }
-
-#[test]
-fn few_points_carry_their_labels() {
-    let values = Array2::from_shape_fn((8, 2), |(i, c)| (i * (c + 2)) as f64);
-    let grid = Grid::from_array(values, &[Axis::Pos, Axis::Pc], "").unwrap();
-    let figure = scatter(&grid.relabel(Axis::Pos, &TOKENS).unwrap()).unwrap();
-    let drawn = json(&figure);
-    assert_eq!(drawn["data"][0]["mode"], "markers+text");
-    assert_eq!(drawn["data"][0]["text"][0], "&lt;s&gt;₀");
-    assert!(figure.bundle().unwrap().svg.contains(">&lt;s&gt;₀</text>"));
-}

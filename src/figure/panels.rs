@@ -91,7 +91,7 @@ pub(super) fn scene(grid: &Grid, style: &Style, square: bool) -> Scene {
             y: if first_in_row { y } else { bare(&y) },
             background: ABSENT,
             free: (false, false),
-            marks: vec![Mark::Cells(cells)],
+            marks: vec![Mark::Cells(Box::new(cells))],
         });
     }
     scene

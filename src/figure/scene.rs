@@ -95,7 +95,7 @@ pub(super) struct Ruler {
 /// Something drawn in a panel.
 #[derive(Debug, Clone)]
 pub(super) enum Mark {
-    Cells(Cells),
+    Cells(Box<Cells>),
     Line(Line),
     Bars(Bars),
     Points(Points),

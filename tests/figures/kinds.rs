@@ -235,3 +235,14 @@ fn a_reference_is_a_dotted_line_with_a_name() {
             .contains("compared with a reference")
     );
 }
+
+#[test]
+fn few_points_carry_their_labels() {
+    let values = Array2::from_shape_fn((8, 2), |(i, c)| (i * (c + 2)) as f64);
+    let grid = Grid::from_array(values, &[Axis::Pos, Axis::Pc], "").unwrap();
+    let figure = scatter(&grid.relabel(Axis::Pos, &TOKENS).unwrap()).unwrap();
+    let drawn = json(&figure);
+    assert_eq!(drawn["data"][0]["mode"], "markers+text");
+    assert_eq!(drawn["data"][0]["text"][0], "&lt;s&gt;₀");
+    assert!(figure.bundle().unwrap().svg.contains(">&lt;s&gt;₀</text>"));
+}
