@@ -114,6 +114,7 @@ fn the_effect_of_a_direction_is_a_loop_of_runs() {
     let series = ["unedited", "ablated", "random ablated", "added", "subtracted", "random added"];
     assert_eq!(grid.labels(Axis::Series).unwrap(), series);
     assert_eq!(effect.of(&metric).unwrap().shape(), [3]);
+    bars(&grid).unwrap();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Patchscopes: the identity, the logit lens, and what a hand-written circuit must answer.
 
+use thalweg::Sampling;
 use thalweg::prelude::*;
-use thalweg::{Patchscope, Sampling};
 
 use crate::induction_model::{induction_model, prompt};
 use crate::support::{distance, model, same, says};
@@ -63,6 +63,7 @@ fn a_grid_is_a_loop_of_runs_and_a_map_acts_on_the_way() {
     });
     let (plain, mapped) = (scope.grid(&metric).unwrap(), doubled.grid(&metric).unwrap());
     let top = doubled.top().unwrap();
+    heatmap(&plain).unwrap();
     for from in 0..3 {
         for to in 0..3 {
             let state = cache.get(site(from)).unwrap().select(1, 1);

@@ -2,7 +2,7 @@
 
 use thalweg::prelude::*;
 use thalweg::rng::Rng;
-use thalweg::{Probe, ProbeMethod, Probing};
+use thalweg::{Probe, ProbeReport};
 
 use super::{answers, cosine, prompts, sentiment, tiny_world, words};
 use crate::support::{distance, model, says};
@@ -235,6 +235,27 @@ fn a_group_is_never_split_so_that_a_prompt_learnt_by_heart_does_not_count() {
 }
 
 #[test]
+fn a_penalty_is_chosen_on_the_groups_fitted_on() {
+    let tokens = random_prompts(60, 12);
+    // The class is which half of the vocabulary the last token is of.
+    let class = |row: &Vec<i64>| if row[4] > 11 { "large" } else { "small" };
+    let labels: Vec<&str> = tokens.ids().iter().map(class).collect();
+    let groups: Vec<String> = (0..60).map(|i| i.to_string()).collect();
+    let probing = Probing::new(&tokens, &labels, &groups).unwrap().draws(1);
+    let [weak, strong] = [1.0, 1e6].map(|alpha| ProbeMethod::Ridge { alpha });
+    let run = |probing: Probing| probing.run(&model()).unwrap();
+    let (alone, huge) = (run(probing.clone().method(weak)), run(probing.clone().method(strong)));
+    let chosen = run(probing.clone().methods(&[strong, weak]));
+    let share = |report: &ProbeReport| report.accuracy.get(&["embed", "probe"]).unwrap();
+    // A huge penalty leaves the most frequent class.
+    assert!(share(&alone) > share(&huge) + 0.1, "{alone:?} {huge:?}");
+    assert_eq!(chosen.probes[0].method, weak);
+    assert_eq!(share(&chosen), share(&alone));
+    assert_eq!(run(probing.clone().methods(&[weak])).accuracy.values, alone.accuracy.values);
+    says(probing.methods(&[]).run(&model()), &["no methods"]);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_report_in_batches_of_any_kind() {
     let tokens = random_prompts(70, 8); // two batches
     let labels: Vec<&str> = (0..70).map(|i| ["x", "y", "z"][i % 3]).collect();
@@ -312,4 +333,24 @@ fn the_subjects_number_is_read_by_a_probe_and_control_labels_are_not() {
         "{:?}",
         report.accuracy.values
     );
+}
+
+#[test]
+fn control_labels_of_things_that_recur_can_be_learnt_by_heart_and_the_control_says_so() {
+    let (model, set) = (tiny_world(), sentiment());
+    let tokens = set.aligned(&model).unwrap().clean;
+    // Split by the thing spoken of: every adjective is among those fitted on.
+    let probing = Probing::new(&tokens, &answers(&set), &words(&set, 1)).unwrap().folds(3).draws(6);
+    let probing = probing.method(ProbeMethod::Ridge { alpha: 1.0 });
+    let by_thing = probing.clone().run(&model).unwrap();
+    let by_adjective = probing.control_by(&words(&set, 3)).unwrap().run(&model).unwrap();
+    let control = |report: &ProbeReport| report.accuracy.get(&["L0", "control labels"]).unwrap();
+    assert!(control(&by_thing) < 0.65, "{by_thing:?}");
+    assert!(control(&by_adjective) > 0.9, "{by_adjective:?}");
+    assert_eq!((by_thing.control_units, by_adjective.control_units), (6, 12));
+    let own = |report: &ProbeReport| report.accuracy.select(Axis::Series, 0).unwrap();
+    assert_eq!(own(&by_thing).values, own(&by_adjective).values);
+    assert_eq!(own(&by_thing).interval, own(&by_adjective).interval);
+    let figure = lines(&by_adjective.accuracy).unwrap().bundle().unwrap();
+    assert!(figure.text.contains("[Layer 5, Series 4]"), "{}", figure.text);
 }

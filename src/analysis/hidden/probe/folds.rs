@@ -46,24 +46,55 @@ fn most_frequent(classes: impl Iterator<Item = usize>) -> usize {
         .map_or(0, |(class, _)| class)
 }
 
-/// A class for each unit, drawn in the proportions that the units' own (most frequent) classes
-/// have, and given to all its examples.
+/// A class for each unit, dealt at random in the proportions that the classes have among examples,
+/// and given to all examples of the unit.
 pub(super) fn control(units: &[usize], y: &[usize], rng: &mut Rng) -> Vec<usize> {
     let n = units.iter().max().map_or(0, |most| most + 1);
-    let own = |unit: usize| {
-        most_frequent(units.iter().zip(y).filter(|(u, _)| **u == unit).map(|(_, class)| *class))
-    };
-    let mut classes: Vec<usize> = (0..n).map(own).collect();
-    rng.shuffle(&mut classes);
-    units.iter().map(|unit| classes[*unit]).collect()
+    let mut sorted = y.to_vec();
+    sorted.sort_unstable();
+    // The classes of the examples, in order, read at n places evenly apart.
+    let mut dealt: Vec<usize> = (0..n).map(|i| sorted[(2 * i + 1) * y.len() / (2 * n)]).collect();
+    rng.shuffle(&mut dealt);
+    units.iter().map(|unit| dealt[*unit]).collect()
 }
 
-/// Whether each example is put in its class by a probe fitted without its fold.
+/// How to fit: the methods to choose from, and whether on standardised dimensions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fitting<'a> {
+    pub(super) methods: &'a [ProbeMethod],
+    pub(super) standardised: bool,
+    /// Folds and seed of the choice.
+    pub(super) folds: usize,
+    pub(super) seed: u64,
+}
+
+impl Fitting<'_> {
+    /// The method that is right most often on groups it was not fitted on, the first of equals.
+    pub(super) fn choose(&self, x: &Tensor, y: &[usize], groups: &[usize]) -> Result<ProbeMethod> {
+        let [first, .., _] = self.methods else { return Ok(self.methods[0]) };
+        let names: Vec<String> = groups.iter().map(usize::to_string).collect();
+        let (known, groups) = numbered(&names);
+        let n = self.folds.min(known.len());
+        let fold = folds(&groups, y, n, &mut Rng::new(self.seed))?;
+        let mut best = (*first, 0);
+        for method in self.methods {
+            let one = Fitting { methods: std::slice::from_ref(method), ..*self };
+            let hits = held_out(x, y, (&groups, &fold), one)?.iter().filter(|hit| **hit).count();
+            if hits > best.1 {
+                best = (*method, hits);
+            }
+        }
+        Ok(best.0)
+    }
+}
+
+/// Whether each example is put in its class by a probe fitted, and its method chosen, without its
+/// fold.
 pub(super) fn held_out(
     x: &Tensor,
     y: &[usize],
-    fold: &[usize],
-    (method, standardised): (ProbeMethod, bool),
+    (groups, fold): (&[usize], &[usize]),
+    how: Fitting,
 ) -> Result<Vec<bool>> {
     let mut right = vec![false; y.len()];
     let last = fold.iter().copied().max().unwrap_or(0);
@@ -83,7 +114,10 @@ pub(super) fn held_out(
             continue;
         }
         let pick = |rows: &[i64]| x.index_select(0, &Tensor::from_slice(rows));
-        let fitted = fit(&pick(&train), &own, classes.len(), method, standardised)?;
+        let seen: Vec<usize> = train.iter().map(|i| groups[*i as usize]).collect();
+        let known = pick(&train);
+        let method = how.choose(&known, &own, &seen)?;
+        let fitted = fit(&known, &own, classes.len(), method, how.standardised)?;
         let best = scores(&pick(&held), &fitted.weights, &fitted.bias).argmax(-1, false);
         for (i, c) in held.iter().zip(Vec::<i64>::try_from(best)?) {
             let (i, hit) = guess(*i, c as usize);

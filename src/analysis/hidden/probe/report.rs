@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use ndarray::ArrayD;
 use tch::Tensor;
 
-use super::folds::{ByGroup, control, folds, held_out};
+use super::folds::{ByGroup, Fitting, control, folds, held_out};
 use super::{Probe, ProbeMethod, numbered};
 use crate::analysis::hidden::states::states;
 use crate::grid::Grid;
@@ -50,7 +50,7 @@ pub struct Probing {
     by_group: bool,
     point: Point,
     position: Position,
-    method: ProbeMethod,
+    methods: Vec<ProbeMethod>,
     standardised: bool,
     folds: usize,
     draws: usize,
@@ -60,7 +60,7 @@ pub struct Probing {
 /// One line: what is probed, where, by what.
 impl fmt::Debug for Probing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (method, classes) = (self.method, self.classes.join(", "));
+        let (method, classes) = (self.named(), self.classes.join(", "));
         write!(f, "{method} probe of {classes} at {:?} {:?}, ", self.point, self.position)?;
         write!(f, "{} prompts in {} folds", self.y.len(), self.folds)
     }
@@ -94,7 +94,7 @@ impl Probing {
             by_group: true,
             point: Point::ResidPost,
             position: Position::Last,
-            method: ProbeMethod::Logistic { l2: 1.0 },
+            methods: vec![ProbeMethod::Logistic { l2: 1.0 }],
             standardised: false,
             folds: 5,
             draws: 10,
@@ -117,7 +117,14 @@ impl Probing {
 
     /// How probes are fitted.
     pub fn method(mut self, method: ProbeMethod) -> Self {
-        self.method = method;
+        self.methods = vec![method];
+        self
+    }
+
+    /// Chooses among these (penalties, mostly) by cross-validation over the groups fitted on: those
+    /// tested on have no say. Control labels have the same choice.
+    pub fn methods(mut self, methods: &[ProbeMethod]) -> Self {
+        self.methods = methods.to_vec();
         self
     }
 
@@ -160,7 +167,14 @@ impl Probing {
     /// Runs the model, and the same model with its weights shuffled, and probes every layer of both.
     pub fn run(&self, model: &Model) -> Result<ProbeReport> {
         ensure!(self.draws > 0, "probe: 0 draws of control labels, expected at least 1");
+        ensure!(!self.methods.is_empty(), "probe: no methods to choose from");
         let rng = Rng::new(self.seed);
+        let how = Fitting {
+            methods: &self.methods,
+            standardised: self.standardised,
+            folds: self.folds,
+            seed: self.seed,
+        };
         let fold = folds(&self.groups, &self.y, self.folds, &mut rng.fork(0))?;
         let mut draw = rng.fork(1);
         let controls: Vec<Vec<usize>> =
@@ -169,8 +183,7 @@ impl Probing {
             (self.layers(model)?, self.layers(&model.shuffled(self.seed)?)?);
         let mut found = Vec::new();
         for (i, (_, x)) in progress(own.iter().enumerate(), "probe").unit("layers") {
-            let by =
-                |y: &[usize], x: &Tensor| held_out(x, y, &fold, (self.method, self.standardised));
+            let by = |y: &[usize], x: &Tensor| held_out(x, y, (&self.groups, &fold), how);
             let drawn = controls.iter().map(|y| by(y, x)).collect::<Result<Vec<_>>>()?;
             let each = [vec![by(&self.y, x)?], drawn, vec![by(&self.y, &shuffled[i].1)?]];
             found.push(each.map(|draws| ByGroup::new(&self.groups, &draws)));
@@ -178,8 +191,8 @@ impl Probing {
         let rungs: Vec<String> = own.iter().map(|(name, _)| name.clone()).collect();
         let labels: Vec<&String> = self.y.iter().map(|class| &self.classes[*class]).collect();
         let fitted = own.iter().map(|(_, x)| {
-            let standardised = self.standardised;
-            Probe::fit_with(x, &labels, self.method, standardised)
+            let method = how.choose(x, &self.y, &self.groups)?;
+            Probe::fit_with(x, &labels, method, self.standardised)
         });
         let probes = fitted.collect::<Result<Vec<_>>>()?;
         Ok(ProbeReport {
@@ -212,6 +225,12 @@ impl Probing {
         Ok((names.zip(found).map(|(name, x)| (name, x.flatten(1, -1))).collect(), runs))
     }
 
+    /// The method, or those to choose from.
+    fn named(&self) -> String {
+        let names: Vec<String> = self.methods.iter().map(ProbeMethod::to_string).collect();
+        names.join(" or ")
+    }
+
     fn counts(&self) -> Vec<(String, usize)> {
         let count = |class: usize| self.y.iter().filter(|own| **own == class).count();
         self.classes.iter().enumerate().map(|(c, name)| (name.clone(), count(c))).collect()
@@ -234,7 +253,7 @@ impl Probing {
         let axes =
             [(Axis::Layer, rungs.to_vec()), (Axis::Series, series.map(str::to_owned).to_vec())];
         let grid = with_bounds(&cells, &axes, "share right")?;
-        Ok(self.noted(grid).name(&format!("{} probe: accuracy on groups held out", self.method)))
+        Ok(self.noted(grid).name(&format!("{} probe: accuracy on groups held out", self.named())))
     }
 
     /// `[Layer]`.
