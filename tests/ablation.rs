@@ -1,5 +1,8 @@
 //! Ablation over layers, heads, neurons and positions: equal to a loop of runs, and what must hold.
 
+mod planted;
+mod study;
+
 use std::sync::Mutex;
 
 use thalweg::prelude::*;

@@ -95,7 +95,10 @@ fn what_a_notebook_keeps_can_be_cloned_sent_to_a_thread_and_printed() {
     kept::<Config>();
     kept::<thalweg::Estimates>();
     kept::<thalweg::Comparison>();
+    kept::<thalweg::AblationStudy>();
+    kept::<thalweg::Component>();
     kept::<thalweg::Correlate>();
+    kept::<thalweg::KnockOut>();
     kept::<thalweg::Correlations>();
     kept::<thalweg::Integrated>();
     kept::<thalweg::Edges>();

@@ -8,9 +8,9 @@
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
+use super::ablation::{around, check_window, default_window};
 use super::cells::{CHUNK, Cells, Swept};
 use super::effect::{mean_text, scale};
-use super::knockout::{around, check_window, default_window};
 use crate::grid::Grid;
 use crate::hook::intervention::Intervention;
 use crate::hook::metric::Metric;

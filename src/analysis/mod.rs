@@ -5,7 +5,6 @@
 //! takes one prompt out of a batch.
 
 mod ablation;
-mod ablation_grid;
 mod attention;
 mod causal_trace;
 mod cells;
@@ -18,15 +17,14 @@ mod frame;
 mod gradient;
 mod hidden;
 mod importance;
-mod knockout;
 mod layers;
 mod over_prompts;
 mod patching;
 mod paths;
 mod statistics;
 
-pub use ablation::{ablation_curve, random_heads};
-pub use ablation_grid::{Ablation, ablation};
+pub use ablation::{Ablation, AblationStudy, Component, KnockOut, ablation, ablation_study};
+pub use ablation::{ablation_curve, attention_knockout, random_heads};
 pub use attention::{attention_pattern, attention_patterns};
 pub use causal_trace::CausalTrace;
 pub use cluster::{
@@ -36,7 +34,7 @@ pub use cluster::{
 };
 pub use correlate::{Coefficient, Correlate, Correlations, Shuffle, correlate};
 pub use correlate::{agreement, agreement_with};
-pub use correlate::{attention_entropies, attention_to, output_norms, token_losses, token_outputs};
+pub use correlate::{attention_entropies, attention_to, token_losses, token_outputs};
 pub use correlate::{benjamini_hochberg, benjamini_yekutieli, correlation_p};
 pub use correlate::{distance_correlation, partial_correlation, pearson, spearman};
 pub use decompose::{
@@ -59,7 +57,6 @@ pub use importance::{
     by_word, contribution_weights, importance, mixing_sites, occlusion, token_attribution,
     value_weighted_attention, value_weighted_rollout,
 };
-pub use knockout::attention_knockout;
 pub use layers::{Against, component_cosines, component_norms, head_cosines, head_norms};
 pub use layers::{JacobianFit, JacobianLens, Lens, LensTop, LensTopK, TunedLens};
 pub use layers::{LensOptimizer, TunedLensFit, TunedLensTraining};

@@ -1,6 +1,9 @@
 use thalweg::anyhow::Result;
 use thalweg::prelude::*;
-use thalweg::{attention_entropies, attention_to, output_norms, token_losses, token_outputs};
+use thalweg::{
+    Correlate, attention_entropies, attention_to, component_norms, head_norms, token_losses,
+    token_outputs,
+};
 
 use super::near;
 use crate::support::{model, says};
@@ -86,14 +89,11 @@ fn the_mean_over_tokens_is_the_score_of_the_head() -> Result<()> {
 fn numbers_of_a_padded_row_are_those_of_its_prompt_alone() -> Result<()> {
     let (run, alone) = (cached(&batch()), cached(&batch().row(1)?));
     type Read = fn(&Run) -> Result<Grid>;
-    let reads: [(&str, Read); 7] = [
+    let reads: [(&str, Read); 4] = [
         ("losses", |run| token_losses(run)),
         ("outputs", |run| token_outputs(run)),
         ("induction", |run| attention_to(&run.cache, Motif::Induction)),
         ("entropies", |run| attention_entropies(&run.cache)),
-        ("attention", |run| output_norms(&run.cache, Point::AttnOut)),
-        ("z", |run| output_norms(&run.cache, Point::Z)),
-        ("k", |run| output_norms(&run.cache, Point::K)),
     ];
     for (name, read) in reads {
         let (padded, alone) = (read(&run)?.select(Axis::Batch, 1)?, read(&alone)?);
@@ -110,7 +110,24 @@ fn numbers_of_a_padded_row_are_those_of_its_prompt_alone() -> Result<()> {
     let entropy = attention_entropies(&run.cache)?;
     let a = run.cache.get(Point::Pattern.at(0))?.get(0).get(1).get(4).narrow(0, 0, 5);
     near(entropy.at(&[0, 0, 1, 4])?, -(&a * a.log()).sum(Kind::Double).double_value(&[]), 1e-12);
-    assert_eq!(output_norms(&run.cache, Point::K)?.axes[2].axis, Axis::KvHead);
-    says(output_norms(&run.cache, Point::Pattern), &["[Batch, Pos, (Head,) ..]"]);
+    Ok(())
+}
+
+#[test]
+fn statistics_of_the_stream_go_with_outputs_of_components_and_of_the_model() -> Result<()> {
+    let rows = (0..6).map(|row| (0..7).map(|i| (row * 5 + i * i) % 23).collect());
+    let tokens = Tokens::from_ids(&rows.collect::<Vec<_>>())?;
+    let sites = [Point::ResidPre, Point::ResidPost, Point::AttnOut, Point::MlpOut, Point::Z];
+    let run = model().run(&tokens, &Plan::new().cache(sites))?;
+    let quick = Correlate::new(Coefficient::Spearman, 1).shuffles(19).resamples(10);
+    let stream = resid_norms(&run.cache)?;
+    let components = quick.of(&stream, &component_norms(&run.cache)?)?;
+    let axes = |grid: &Grid| grid.axes.iter().map(|axis| axis.axis).collect::<Vec<_>>();
+    assert_eq!((axes(&components.r), components.n), (vec![Axis::Layer, Axis::Component], 6 * 6));
+    // The stream begins as the embedding.
+    near(components.r.get(&["embed", "embed"])?, 1.0, 1e-12);
+    let heads = quick.of(&head_norms(&model(), &run.cache)?, &token_outputs(&run)?)?;
+    assert_eq!(axes(&heads.r), [Axis::Layer, Axis::Head, Axis::Series]);
+    assert_eq!((heads.r.shape(), heads.n, heads.clusters), ([2, 4, 3].as_slice(), 6 * 5, 6));
     Ok(())
 }

@@ -20,4 +20,4 @@ pub use correlations::Correlations;
 pub use grids::{Correlate, correlate};
 pub use shuffle::Shuffle;
 pub use significance::{benjamini_hochberg, benjamini_yekutieli, correlation_p};
-pub use tokens::{attention_entropies, attention_to, output_norms, token_losses, token_outputs};
+pub use tokens::{attention_entropies, attention_to, token_losses, token_outputs};

@@ -135,37 +135,6 @@ pub fn attention_entropies(cache: &Cache) -> Result<Grid> {
     Ok(frame::hide(grid, cache.tokens(), 1)?.name("entropy of each token's attention"))
 }
 
-/// The length (L2 norm) of what a point holds at each token: `[Layer, Pos]` of `AttnOut` or `MlpOut`,
-/// `[Layer, Head, Pos]` of `Z` or `HeadResult`; of several prompts `Batch` is outermost. Each prompt's first
-/// token is missing.
-pub fn output_norms(cache: &Cache, point: Point) -> Result<Grid> {
-    let axes = point.axes();
-    let heads = match axes {
-        [Axis::Batch, Axis::Pos, _] => None,
-        [Axis::Batch, Axis::Pos, axis @ (Axis::Head | Axis::KvHead), _] => Some(*axis),
-        _ => bail!(
-            "output_norms of {point:?}: its axes are {axes:?}, expected [Batch, Pos, (Head,) ..]"
-        ),
-    };
-    let mut layers = Vec::new();
-    for layer in 0..cache.n_layers() {
-        let x = cache.get(point.at(layer))?.to_kind(Kind::Double);
-        let norm = x.norm_scalaropt_dim(2, [-1i64].as_slice(), false); // [Batch, Pos, (Head)]
-        layers.push(if heads.is_some() { norm.transpose(1, 2) } else { norm });
-    }
-    let values = Tensor::stack(&layers, 1);
-    let mut axes = vec![(Axis::Layer, frame::numbered('L', cache.n_layers()))];
-    if let Some(axis) = heads {
-        let letter = if axis == Axis::Head { 'H' } else { 'G' };
-        axes.push((axis, frame::numbered(letter, values.size()[2] as usize)));
-    }
-    axes.push((Axis::Pos, frame::position_labels(cache.tokens())));
-    let grid = frame::batched(cache, &values, &axes, "L2 norm")?;
-    Ok(frame::hide(grid, cache.tokens(), 1)?
-        .name(&format!("length of {point:?}"))
-        .note("left out", "each prompt's first token"))
-}
-
 /// A number of each head and token from the patterns `[Batch, Head, Query, Key]` in f64.
 fn by_head(cache: &Cache, unit: &str, reduce: impl Fn(&Tensor) -> Tensor) -> Result<Grid> {
     let mut layers = Vec::new();

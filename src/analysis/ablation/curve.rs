@@ -8,7 +8,7 @@
 use anyhow::{Result, ensure};
 use tch::Kind;
 
-use super::frame;
+use crate::analysis::frame;
 use crate::grid::Grid;
 use crate::hook::intervention::Intervention;
 use crate::hook::metric::Metric;

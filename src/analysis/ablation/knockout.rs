@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use anyhow::{Result, ensure};
 
-use super::cells::{CHUNK, Cells, Swept};
+use crate::analysis::cells::{CHUNK, Cells, Swept};
 use crate::grid::Grid;
 use crate::hook::intervention::Intervention;
 use crate::hook::metric::Metric;
@@ -66,11 +66,11 @@ pub fn attention_knockout(
 }
 
 /// `wanted` layers, but at most half of those there are, and at least one.
-pub(super) fn default_window(wanted: usize, n_layers: usize) -> usize {
+pub(in crate::analysis) fn default_window(wanted: usize, n_layers: usize) -> usize {
     wanted.min(n_layers / 2).max(1)
 }
 
-pub(super) fn check_window(what: &str, window: usize, n_layers: usize) -> Result<()> {
+pub(in crate::analysis) fn check_window(what: &str, window: usize, n_layers: usize) -> Result<()> {
     ensure!(
         (1..=n_layers).contains(&window),
         "{what}: a window of {window} layers, expected 1 to {n_layers}"
@@ -79,6 +79,6 @@ pub(super) fn check_window(what: &str, window: usize, n_layers: usize) -> Result
 }
 
 /// The layers of a window around one, an even window's larger half below it.
-pub(super) fn around(layer: usize, window: usize, n_layers: usize) -> Range<usize> {
+pub(in crate::analysis) fn around(layer: usize, window: usize, n_layers: usize) -> Range<usize> {
     layer.saturating_sub(window / 2)..(layer + window.div_ceil(2)).min(n_layers)
 }

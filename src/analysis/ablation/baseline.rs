@@ -1,23 +1,16 @@
-//! What a metric loses with each head, neuron, position or layer taken out in turn.
-//!
-//! Zero and mean ablation as in Wang et al. 2022, <https://arxiv.org/abs/2211.00593>; resample
-//! ablation as in Chan et al. 2022, "Causal scrubbing",
-//! <https://www.alignmentforum.org/posts/JvZhhzycHu2Yd57RN>; removal of a subspace as in Ravfogel et
-//! al. 2020, <https://arxiv.org/abs/2004.07667>. Zeros lie off the data's distribution: put mean or
-//! resample ablation beside them. A mean belongs to the prompts it was taken over.
+//! What stands in for the part taken out.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use tch::{Kind, Tensor};
 
-use super::cells::{CHUNK, Cells, Swept};
-use crate::grid::Grid;
+use super::optimal::Optimal;
 use crate::hook::cache::Cache;
 use crate::hook::intervention::Intervention;
 use crate::hook::metric::Metric;
 use crate::hook::plan::Plan;
-use crate::hook::site::Axis;
-use crate::hook::sites::Sites;
+use crate::hook::site::Site;
 use crate::model::Model;
+use crate::record::Origin;
 use crate::rng::Rng;
 use crate::text::Tokens;
 
@@ -39,6 +32,7 @@ enum How {
         draws: usize,
         seed: u64,
     },
+    Optimal(Optimal),
 }
 
 impl Ablation {
@@ -80,70 +74,68 @@ impl Ablation {
         let each = rows.iter().map(Intervention::project_out).collect();
         Ok(Self::new(How::Fixed(each), label))
     }
-}
 
-/// The change of a metric when each part of a point is ablated in turn: `[Layer, ..by]`, in the
-/// metric's unit; 0 is the unedited run. Of several prompts or draws it is the mean, with its 95 %
-/// interval over prompts, or over draws of one prompt.
-///
-/// `by` names the parts: `[Axis::Head]` of `Point::Z`, `[Axis::DMlp]` of `Point::MlpPost` for
-/// neurons, `[Axis::Pos]` of any stream, both, or nothing for the whole of `Point::MlpOut`.
-///
-/// ```
-/// use thalweg::{Ablation, Axis, Metric, Model, Point, ablation, repeated_tokens};
-/// let model = Model::load("data/models/tiny-world")?;
-/// let tokens = repeated_tokens(&model, 16, 12, 0)?;
-/// let others = repeated_tokens(&model, 16, 12, 1)?;
-/// let loss = Metric::loss_at(14..); // over the second copy
-/// let heads = [Axis::Head];
-/// let zero = ablation(&model, &tokens, Point::Z, &heads, &Ablation::zero(), &loss)?;
-/// let drawn = Ablation::resample(&others, 4, 7);
-/// let resampled = ablation(&model, &tokens, Point::Z, &heads, &drawn, &loss)?;
-/// assert_eq!(zero.axes, resampled.axes);
-/// # thalweg::anyhow::Ok(())
-/// ```
-pub fn ablation(
-    model: &Model,
-    tokens: &Tokens,
-    sites: impl Into<Sites>,
-    by: &[Axis],
-    how: &Ablation,
-    metric: &Metric,
-) -> Result<Grid> {
-    let cells = Cells::new("ablation of", model.config(), tokens, (&sites.into(), by))?;
-    let (name, last) = (cells.name(), cells.site(&[0]).axes().last());
-    ensure!(
-        !how.label.starts_with("projection") || !by.iter().any(|axis| Some(axis) == last),
-        "ablation of {name} by {by:?}: a projection takes the last axis whole; leave it out"
-    );
-    let mut origin = None;
-    let mut reference = |from: &Tokens| -> Result<Cache> {
-        let cache = model.run(from, &Plan::new().cache(cells.sites()))?.cache;
-        origin = cache.origin().cloned();
-        Ok(cache)
-    };
-    // One list of interventions a draw.
-    let draws: Vec<Vec<Intervention>> = match &how.how {
-        How::Fixed(each) => vec![each.clone()],
-        How::Mean(from) => vec![vec![Intervention::mean(&reference(from)?)]],
-        How::MeanByPos(from) => vec![vec![Intervention::mean_by_pos(&reference(from)?)]],
-        How::Resample { from, draws, seed } => {
-            let (cache, chosen) = (reference(from)?, choose(tokens, from, *draws, *seed)?);
-            chosen.iter().map(|rows| vec![Intervention::resample(&cache, rows)]).collect()
+    /// Optimal ablation (Li and Janson 2024, <https://arxiv.org/abs/2409.09951>): for each component the one
+    /// constant, the same at every position of every prompt, under which `objective` is least in the mean
+    /// over `reference`, found by `steps` steps of gradient descent from the better of zero and the
+    /// mean. What is still lost then is what the component told apart, not the shock of an odd value.
+    ///
+    /// `objective` is a loss: the lower, the better ([`Metric::loss_at`], [`Metric::kl`] to the unedited run).
+    /// For [`ablation_study`](crate::ablation_study); constants are found for each component alone.
+    pub fn optimal(reference: &Tokens, objective: &Metric, steps: usize) -> Self {
+        let (from, objective) = (reference.clone(), objective.clone());
+        let label = format!("optimal constant over {} prompts", from.batch());
+        Self::new(How::Optimal(Optimal { from, objective, steps }), label)
+    }
+
+    /// What stands in, in words.
+    pub(super) fn label(&self) -> &str {
+        &self.label
+    }
+
+    pub(super) fn is_projection(&self) -> bool {
+        self.label.starts_with("projection")
+    }
+
+    /// How its constants are found, where each component has its own.
+    pub(super) fn each_its_own(&self) -> Option<&Optimal> {
+        match &self.how {
+            How::Optimal(optimal) => Some(optimal),
+            _ => None,
         }
-    };
-    let plan = |draw: usize, cell: &[usize]| {
-        Ok(draws[draw].iter().fold(Plan::new(), |plan, intervention| {
-            plan.intervene(cells.site(cell), cells.narrow(cell, intervention.clone()))
-        }))
-    };
-    let swept = Swept::new((model, tokens, metric), (&cells, draws.len(), CHUNK), plan)?;
-    let grid = swept.change().mean(false)?;
-    let by: String = by.iter().map(|axis| format!(" by {axis}")).collect();
-    Ok(grid
-        .of_runs(origin)
-        .name(&format!("change of {metric:?}, {name} ablated{by} ({})", how.label))
-        .note("ablation", &how.label))
+    }
+
+    /// One list of interventions a draw, to be narrowed to the part taken out, and the run that they
+    /// hold values of.
+    pub(super) fn draws(
+        &self,
+        model: &Model,
+        tokens: &Tokens,
+        sites: &[Site],
+    ) -> Result<(Vec<Vec<Intervention>>, Option<Origin>)> {
+        let reference = |from: &Tokens| -> Result<Cache> {
+            Ok(model.run(from, &Plan::new().cache(sites.to_vec()))?.cache)
+        };
+        Ok(match &self.how {
+            How::Fixed(each) => (vec![each.clone()], None),
+            How::Mean(from) => {
+                let cache = reference(from)?;
+                (vec![vec![Intervention::mean(&cache)]], cache.origin().cloned())
+            }
+            How::MeanByPos(from) => {
+                let cache = reference(from)?;
+                (vec![vec![Intervention::mean_by_pos(&cache)]], cache.origin().cloned())
+            }
+            How::Resample { from, draws, seed } => {
+                let (cache, chosen) = (reference(from)?, choose(tokens, from, *draws, *seed)?);
+                let each = chosen.iter().map(|rows| vec![Intervention::resample(&cache, rows)]);
+                (each.collect(), cache.origin().cloned())
+            }
+            How::Optimal(_) => bail!(
+                "ablation: an optimal constant belongs to a component: expected ablation_study, or zero, mean or resample"
+            ),
+        })
+    }
 }
 
 /// For each draw, the row of `from` that each row of `tokens` is given.
