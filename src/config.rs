@@ -5,7 +5,7 @@
 //! implemented: an error unless they hold their neutral value). Any other key loads and is named
 //! by `Config`'s display.
 
-mod keys;
+pub(crate) mod keys;
 mod rope;
 
 use std::fmt;

@@ -8,6 +8,7 @@ mod correlation;
 mod decompose;
 mod devices;
 mod display;
+mod features;
 mod figures;
 mod freeze;
 mod fuzz;

@@ -13,6 +13,7 @@ mod correlate;
 mod decompose;
 mod direction;
 mod effect;
+mod features;
 mod frame;
 mod gradient;
 mod hidden;
@@ -42,6 +43,9 @@ pub use decompose::{
     pca_of, pca_randomized, resid_tensor, trustworthiness, tsne, tucker, tucker_of,
 };
 pub use direction::Direction;
+pub use features::{CausalModel, CausalValues, Das, DasStudy, InterchangePairs, Subspace};
+pub use features::{FeatureExamples, Features, Snippet, max_activating};
+pub use features::{Normalization, Sae, SaeKind, SaeScores, Splice, TopKTraining};
 pub use gradient::{AttributionPatching, Baseline, Comparison, Estimates, Integrated};
 pub use gradient::{Edge, EdgeAttribution, Edges, Reader, Rule, Writer, edge_count};
 pub use gradient::{gradient_norm, gradient_times_input, integrated_gradients};
