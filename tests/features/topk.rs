@@ -29,8 +29,8 @@ fn found(sae: &thalweg::Sae, directions: &Tensor) -> f64 {
 
 fn options() -> TopKTraining {
     TopKTraining {
-        steps: 600,
-        batch: 128,
+        steps: 350,
+        batch: 96,
         rate: 4e-3,
         dead_after: 20,
         ..TopKTraining::new(32, 2, 1)
