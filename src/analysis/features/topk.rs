@@ -23,13 +23,17 @@ const EVERY: usize = 50;
 ///
 /// ```
 /// use thalweg::{Axis, Point, TopKTraining, rng::Rng, tch::Tensor};
-/// // Points on the ten axes, one axis each: one latent a direction.
+/// // Points on ten axes, each on one of them: one latent a direction.
 /// let mut rng = Rng::new(1);
-/// let rows: Vec<Tensor> = (0..800)
-///     .map(|i| Tensor::eye(10, (thalweg::Kind::Float, thalweg::Device::Cpu)).get(i % 10) * (1.0 + rng.uniform()))
+/// let points: Vec<f32> = (0..800)
+///     .flat_map(|i| {
+///         let far = 1.0 + rng.uniform() as f32;
+///         (0..10).map(move |axis| if axis == i % 10 { far } else { 0.0 })
+///     })
 ///     .collect();
+/// let x = Tensor::from_slice(&points).view([800, 10]);
 /// let options = TopKTraining { steps: 300, batch: 64, ..TopKTraining::new(20, 1, 7) };
-/// let (sae, fvu) = options.train(Point::ResidPost.at(0), &Tensor::stack(&rows, 0))?;
+/// let (sae, fvu) = options.train(Point::ResidPost.at(0), &x)?;
 /// assert!(fvu.select(Axis::Step, -1)?.values.sum() < 0.2);
 /// assert_eq!(sae.d_sae(), 20);
 /// # thalweg::anyhow::Ok(())
