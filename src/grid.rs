@@ -360,7 +360,7 @@ fn default_labels(axis: Axis, len: usize) -> Vec<String> {
 
 fn default_label(axis: Axis, i: usize) -> String {
     match axis {
-        Axis::Layer => format!("L{i}"),
+        Axis::Layer | Axis::OtherLayer => format!("L{i}"),
         Axis::Head => format!("H{i}"),
         Axis::KvHead => format!("G{i}"),
         Axis::Pc => format!("PC{}", i + 1),

@@ -4,6 +4,7 @@ mod ablation;
 mod analysis;
 mod bad_input;
 mod cluster;
+mod compare;
 mod correlation;
 mod decompose;
 mod devices;

@@ -9,6 +9,7 @@ mod attention;
 mod causal_trace;
 mod cells;
 mod cluster;
+mod compare;
 mod correlate;
 mod decompose;
 mod direction;
@@ -33,6 +34,10 @@ pub use cluster::{
     adjusted_rand_score, choose_k, hdbscan, kmeans, linkage, normalized_mutual_info_score,
     silhouette, stability,
 };
+pub use compare::{Cca, cca, pwcca, svcca};
+pub use compare::{LayerComparison, Similarity, compare_layers};
+pub use compare::{MinibatchCka, cka, cka_debiased};
+pub use compare::{Procrustes, mutual_neighbours, procrustes, rsa};
 pub use correlate::{Coefficient, Correlate, Correlations, Shuffle, correlate};
 pub use correlate::{agreement, agreement_with};
 pub use correlate::{attention_entropies, attention_to, token_losses, token_outputs};

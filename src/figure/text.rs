@@ -69,6 +69,7 @@ fn subscript(number: usize) -> String {
 pub(super) fn axis_name(axis: Axis) -> &'static str {
     match axis {
         Axis::Layer => "layer",
+        Axis::OtherLayer => "layer of the other model",
         Axis::Batch => "prompt",
         Axis::Pos => "position",
         Axis::Query => "query position",

@@ -13,6 +13,8 @@ use anyhow::{Result, bail};
 pub enum Axis {
     /// Blocks of the model, 0 first.
     Layer,
+    /// Blocks of a second model, where layers are compared with layers.
+    OtherLayer,
     /// Prompts of one call.
     Batch,
     /// Token positions.

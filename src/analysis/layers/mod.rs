@@ -29,6 +29,7 @@ pub use logit::{
     lens, lens_at, lens_entropy, lens_kl, lens_rank, lens_top, lens_top_k, logit_lens,
 };
 pub use resolution::{lens_resolution, lens_settled};
+pub(super) use rows::Rows;
 pub use stream::{resid_cosines, resid_norms, resid_updates, with_first};
 pub use top::{LensTop, LensTopK};
 pub use tuned::TunedLens;

@@ -1,0 +1,21 @@
+//! Two models, or two checkpoints of one, on the same tokens: how alike their representations are.
+//!
+//! Every measure takes two sets of vectors `[n, D]` whose rows belong together, and forgives
+//! something: [`cka`] and [`procrustes`] a rotation and a common scale, [`svcca`] and [`pwcca`] any
+//! linear map, [`mutual_neighbours`] and [`rsa`] all but who is near whom. [`compare_layers`] takes a
+//! measure to every pair of layers, beside the same with rows paired at random.
+
+mod cca;
+mod cka;
+mod data;
+mod layers;
+mod neighbours;
+mod procrustes;
+mod similarity;
+
+pub use cca::{Cca, cca, pwcca, svcca};
+pub use cka::{MinibatchCka, cka, cka_debiased};
+pub use layers::{LayerComparison, compare_layers};
+pub use neighbours::{mutual_neighbours, rsa};
+pub use procrustes::{Procrustes, procrustes};
+pub use similarity::Similarity;
