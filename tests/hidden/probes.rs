@@ -235,6 +235,28 @@ fn a_group_is_never_split_so_that_a_prompt_learnt_by_heart_does_not_count() {
 }
 
 #[test]
+fn fewer_prompts_than_dimensions_are_probed_as_by_hand() {
+    let tokens = random_prompts(10, 15);
+    let labels: Vec<&str> = (0..10).map(|i| ["x", "y"][i % 2]).collect();
+    let groups: Vec<String> = (0..10).map(|i| i.to_string()).collect();
+    let run = model().run(&tokens, &Plan::new().cache(Point::ResidPost)).unwrap();
+    let x = run.cache.get(Point::ResidPost.at(1)).unwrap().select(1, -1);
+    for method in METHODS {
+        let probing = Probing::new(&tokens, &labels, &groups).unwrap().folds(10).draws(1);
+        let report = probing.method(method).run(&model()).unwrap();
+        let hits = (0..10).filter(|out| {
+            let rows: Vec<i64> = (0..10).filter(|row| row != out).collect();
+            let known: Vec<&str> = rows.iter().map(|row| labels[*row as usize]).collect();
+            let probe = Probe::fit(&x.index_select(0, &Tensor::from_slice(&rows)), &known, method);
+            let held = x.narrow(0, *out, 1);
+            probe.unwrap().predict(&held).unwrap()[0] == labels[*out as usize]
+        });
+        let share = hits.count() as f64 / 10.0;
+        assert!((report.accuracy.get(&["L1", "probe"]).unwrap() - share).abs() < 1e-12, "{method}");
+    }
+}
+
+#[test]
 fn a_penalty_is_chosen_on_the_groups_fitted_on() {
     let tokens = random_prompts(60, 12);
     // The class is which half of the vocabulary the last token is of.

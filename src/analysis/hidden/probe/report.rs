@@ -184,8 +184,9 @@ impl Probing {
         let mut found = Vec::new();
         for (i, (_, x)) in progress(own.iter().enumerate(), "probe").unit("layers") {
             let by = |y: &[usize], x: &Tensor| held_out(x, y, (&self.groups, &fold), how);
-            let drawn = controls.iter().map(|y| by(y, x)).collect::<Result<Vec<_>>>()?;
-            let each = [vec![by(&self.y, x)?], drawn, vec![by(&self.y, &shuffled[i].1)?]];
+            let (x, other) = (self.compact(x)?, self.compact(&shuffled[i].1)?);
+            let drawn = controls.iter().map(|y| by(y, &x)).collect::<Result<Vec<_>>>()?;
+            let each = [vec![by(&self.y, &x)?], drawn, vec![by(&self.y, &other)?]];
             found.push(each.map(|draws| ByGroup::new(&self.groups, &draws)));
         }
         let rungs: Vec<String> = own.iter().map(|(name, _)| name.clone()).collect();
@@ -211,6 +212,18 @@ impl Probing {
             layers: rungs,
             probes,
         })
+    }
+
+    /// The same vectors in fewer dimensions, where they are fewer than theirs: turned, which changes
+    /// nothing that these methods find, and without the dimensions in which all are alike.
+    fn compact(&self, x: &Tensor) -> Result<Tensor> {
+        let turns = |method: &ProbeMethod| !matches!(method, ProbeMethod::Lda { .. });
+        let turned = !self.standardised && self.methods.iter().all(turns);
+        if !turned || x.size()[1] <= x.size()[0] {
+            return Ok(x.shallow_clone());
+        }
+        let (u, s, _) = (x - x.mean_dim([0i64].as_slice(), false, None)).f_svd(true, true)?;
+        Ok(u * s)
     }
 
     /// Name and vectors `[n, D]` of the embedding and of every layer, and the runs they come from.
