@@ -56,8 +56,10 @@ pub struct AblationStudy {
 /// let baselines = [Ablation::zero(), Ablation::mean(&others), Ablation::resample(&others, 2, 7)];
 /// let study: AblationStudy = ablation_study(&model, &tokens, &components, &baselines, &loss)?;
 /// assert_eq!(study.effects.shape(), [3, 8]);
-/// let (first, effect) = study.ranking(1)?[0]; // under the mean
-/// assert_eq!((first, effect > 0.0), (Component::Attention(1), true));
+/// let ranking = study.ranking(1)?; // under the mean, the largest effect first
+/// assert!(ranking[0].1.abs() > 5.0 * ranking[7].1.abs());
+/// let curve = study.knock_out(&model, 1, 4, 7)?; // by rank, beside four random orders
+/// assert_eq!(curve.grid()?.shape(), [2, 9]);
 /// # thalweg::anyhow::Ok(())
 /// ```
 pub fn ablation_study(
