@@ -6,7 +6,8 @@ use thalweg::prelude::*;
 use thalweg::{
     Config, Importance, ImportanceMethod, Mixing, Occlusion, alti, attention_rollout,
     attention_vectors, by_word, contribution_weights, gradient_norm, importance, mixing_sites,
-    occlusion, token_attribution, value_weighted_attention, value_weighted_rollout,
+    occlusion, occlusion_by_word, token_attribution, value_weighted_attention,
+    value_weighted_rollout,
 };
 
 use crate::induction_model::{broken, induction_model};

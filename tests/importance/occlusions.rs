@@ -143,3 +143,61 @@ fn an_intervention_on_some_rows_asks_for_its_places_in_these_rows_alone() {
     assert_eq!(found[1..], base[1..]);
     says(model.run(&tokens(), &plan(zero().batch([0, 2]))), &["row 2 has 4 tokens"]);
 }
+
+#[test]
+fn a_word_is_occluded_whole_while_its_pieces_go_on_seeing_each_other() {
+    let model = &models(Kind::Double)[1];
+    let pieces = [
+        vec!["The", " ca", "ts", " sl", "ee", "p"],
+        vec!["A", " ca", "t"],
+        vec!["A", " c", "a", "t"],
+    ];
+    let owned = pieces.map(|row| row.into_iter().map(str::to_owned).collect()).to_vec();
+    let tokens = tokens().labelled(owned).unwrap();
+    let spans = [vec![0..1, 1..3, 3..6], vec![0..1, 1..3], vec![0..1, 1..4]];
+    for how in [Occlusion::AttentionCut, Occlusion::Token(7)] {
+        let found = occlusion_by_word(model, &tokens, &metric(), &how).unwrap();
+        assert_eq!(found.labels(Axis::Pos).unwrap(), ["-3", "-2", "-1"]);
+        let is_cut = how == Occlusion::AttentionCut;
+        assert_eq!(cells(&found).len(), if is_cut { 2 + 1 + 1 } else { 3 + 2 + 2 });
+        let neutral = model.embed(&Tokens::from_ids(&[vec![7]]).unwrap()).unwrap().view([-1]);
+        for (index, lost) in cells(&found) {
+            let (row, own) = (index[0], tokens.row(index[0]).unwrap());
+            let word = spans[row][index[1] + spans[row].len() - 3].clone();
+            let plan = match is_cut {
+                // Edge by edge: every later token to every piece.
+                true => (word.end..own.width()).fold(Plan::new(), |plan, query| {
+                    let cut = Intervention::knockout(query, word.clone());
+                    plan.intervene(Point::Scores, cut)
+                }),
+                false => Plan::new()
+                    .intervene(Site::Embed, Intervention::set(&neutral).pos(word.clone())),
+            };
+            let run = |plan: &Plan| measure(model, &own, plan, &metric())[0];
+            near(lost, run(&Plan::new()) - run(&plan), 1e-10, (&how, index));
+        }
+    }
+    // Whole words are words: the same as occlusion.
+    let one = Tokens::from_ids(&[vec![3, 1, 4, 1, 5]]).unwrap();
+    let by_word = occlusion_by_word(model, &one, &metric(), &Occlusion::AttentionCut).unwrap();
+    let plain = occlusion(model, &one, &metric(), &Occlusion::AttentionCut).unwrap();
+    assert_eq!(cells(&by_word).len(), 4);
+    for (index, value) in cells(&plain) {
+        near(by_word.at(&[index[0] as i64]).unwrap(), value, 1e-10, index);
+    }
+}
+
+#[test]
+fn with_every_edge_between_tokens_cut_each_token_is_alone() {
+    for model in models(Kind::Double) {
+        let one = tokens().row(0).unwrap();
+        let cuts = (1..6usize).fold(Plan::new(), |plan, query| {
+            plan.intervene(Point::Scores, Intervention::knockout(query, 0..query))
+        });
+        let logits = model.run(&one, &cuts).unwrap().logits.get(0);
+        for (at, id) in one.ids()[0].iter().enumerate() {
+            let alone = model.logits(&Tokens::from_ids(&[vec![*id]]).unwrap()).unwrap();
+            assert!(distance(&logits.get(at as i64), &alone.get(0).get(0)) < 1e-12, "{at}");
+        }
+    }
+}

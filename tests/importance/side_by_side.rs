@@ -167,3 +167,33 @@ fn the_norm_of_the_gradient_is_that_of_its_vector() {
         near(value, own.norm().double_value(&[]), 1e-12, index);
     }
 }
+
+#[test]
+fn every_metric_can_be_asked_and_one_without_a_gradient_says_so() {
+    let (model, one) = (&models(Kind::Double)[0], tokens().row(0).unwrap());
+    let base = model.logits(&tokens().row(1).unwrap()).unwrap().get(0).get(-1);
+    let smooth = [
+        Metric::logit(5),
+        Metric::logit_diff(vec![vec![5, 6]], 11),
+        Metric::log_prob(5),
+        Metric::prob_diff(5, 11).at(2),
+        Metric::loss_at([3, 5]),
+        Metric::kl(&base),
+        Metric::custom("sum of squares", |logits| {
+            Ok(logits.square().sum_dim_intlist([-1i64].as_slice(), false, None))
+        }),
+    ];
+    for metric in &smooth {
+        let found = importance(model, &one, metric, &quick(metric)).unwrap();
+        for (name, grid) in &found.methods {
+            let any = cells(grid).iter().any(|(_, value)| *value != 0.0);
+            assert!(any, "{metric:?}: {name}: {grid:?}");
+        }
+    }
+    for metric in [Metric::rank(5), Metric::accuracy(5)] {
+        let causal = [Occlusion::AttentionCut.into(), Occlusion::MeanEmbedding.into()];
+        importance(model, &one, &metric, &causal).unwrap();
+        let refused = importance(model, &one, &metric, &[ImportanceMethod::GradientTimesInput]);
+        says(refused, &["gradient x input", &format!("{metric:?}"), "gradient"]);
+    }
+}

@@ -11,7 +11,7 @@
 //! [`Mixing::at`] says what each token brings to one position by the end of each layer, `[Layer, Pos]`.
 //! [`importance`] gives them side by side with their agreement with the causal one, for attention is
 //! not cause and a saturated gradient is 0. The metric should be a difference of logits: probabilities
-//! saturate. [`by_word`] adds up the pieces of a word.
+//! saturate. [`by_word`] adds up the pieces of a word, [`occlusion_by_word`] occludes it whole.
 
 mod agreement;
 mod alti;
@@ -22,6 +22,7 @@ mod occlusion;
 mod rollout;
 mod side_by_side;
 mod value_weighted;
+mod word_occlusion;
 mod words;
 
 pub use alti::alti;
@@ -32,4 +33,5 @@ pub use occlusion::{Occlusion, occlusion};
 pub use rollout::{attention_rollout, value_weighted_rollout};
 pub use side_by_side::{Importance, importance};
 pub use value_weighted::{contribution_weights, token_attribution, value_weighted_attention};
+pub use word_occlusion::occlusion_by_word;
 pub use words::by_word;

@@ -21,7 +21,7 @@ use crate::model::{Model, W};
 use crate::text::Tokens;
 
 /// Bytes that the masks of the plans of one sweep may take together.
-const MASKS: usize = 1 << 28;
+pub(super) const MASKS: usize = 1 << 28;
 
 /// How a token is kept from the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,17 +52,9 @@ pub enum Occlusion {
 /// # thalweg::anyhow::Ok(())
 /// ```
 pub fn occlusion(model: &Model, tokens: &Tokens, metric: &Metric, how: &Occlusion) -> Result<Grid> {
-    let swept = match how {
-        Occlusion::AttentionCut => cut(model, tokens, metric)?,
-        Occlusion::Token(id) => {
-            let own = Tokens::from_ids(&[vec![*id]]).and_then(|ids| model.embed(&ids));
-            let own = own.map_err(|error| anyhow!("occlusion: the token put in: {error:#}"))?;
-            replaced(model, tokens, metric, &own.view([-1]))?
-        }
-        Occlusion::MeanEmbedding => {
-            let all = model.weight(W::E, 0)?;
-            replaced(model, tokens, metric, &all.mean_dim([0i64].as_slice(), false, Kind::Double))?
-        }
+    let swept = match how.embedding(model)? {
+        None => cut(model, tokens, metric)?,
+        Some(vector) => replaced(model, tokens, metric, &vector)?,
     };
     let base = swept.base.clone();
     let mut grid = swept.map(|value, _, row| base[row] - value).mean(true)?;
@@ -81,6 +73,23 @@ pub fn occlusion(model: &Model, tokens: &Tokens, metric: &Metric, how: &Occlusio
 }
 
 impl Occlusion {
+    /// What stands in a token's place, `[DModel]`; absent: it is cut off.
+    pub(super) fn embedding(&self, model: &Model) -> Result<Option<Tensor>> {
+        Ok(match self {
+            Occlusion::AttentionCut => None,
+            Occlusion::Token(id) => {
+                let own = Tokens::from_ids(&[vec![*id]]).and_then(|ids| model.embed(&ids));
+                let own = own.map_err(|error| anyhow!("occlusion: the token put in: {error:#}"))?;
+                Some(own.view([-1]))
+            }
+            Occlusion::MeanEmbedding => {
+                let all = model.weight(W::E, 0)?;
+                let mean = all.mean_dim([0i64].as_slice(), false, Kind::Double);
+                Some(mean.to_kind(model.kind()))
+            }
+        })
+    }
+
     /// "attention cut", "mean embedding put in", ...
     pub(super) fn label(&self, model: &Model) -> String {
         match self {
@@ -95,7 +104,7 @@ impl Occlusion {
 fn replaced(model: &Model, tokens: &Tokens, metric: &Metric, by: &Tensor) -> Result<Swept> {
     let cells =
         Cells::new("occlusion of", model.config(), tokens, (&Site::Embed.into(), &[Axis::Pos]))?;
-    let put_in = Intervention::set(&by.to_kind(model.kind()));
+    let put_in = Intervention::set(by);
     let plan = |_, cell: &[usize]| {
         Ok(Plan::new().intervene(Site::Embed, cells.narrow(cell, put_in.clone())))
     };

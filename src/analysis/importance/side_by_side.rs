@@ -75,7 +75,7 @@ pub fn importance(
         let label = method.label(model);
         let grid = method
             .measure((model, tokens, metric), cache.as_ref())
-            .map_err(|error| anyhow!("importance: {label}: {error:#}"))?;
+            .map_err(|error| anyhow!("importance: {label} of {metric:?}: {error:#}"))?;
         found.push((label, grid));
         signed.push(method.is_signed());
     }
