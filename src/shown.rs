@@ -44,7 +44,6 @@ one_line!(
     crate::Estimates,
     crate::FactoredMatrix,
     crate::Faithfulness,
-    crate::FeatureExamples,
     crate::Fired,
     crate::Freeze,
     crate::Generated,
@@ -105,3 +104,30 @@ one_line!(
     crate::rng::Rng,
     tch::Tensor,
 );
+
+impl From<&crate::Snippet> for crate::Example {
+    /// To be drawn by [`examples`](crate::examples).
+    fn from(snippet: &crate::Snippet) -> Self {
+        let source = format!("prompt {}", snippet.prompt);
+        crate::Example { source, tokens: snippet.tokens().to_vec(), values: snippet.values() }
+    }
+}
+
+impl Show for crate::FeatureExamples {
+    /// The largest activations, each token coloured by its own.
+    fn content(&self) -> Content {
+        let list: Vec<crate::Example> = self.top.iter().map(Into::into).collect();
+        let figure = crate::examples(&list).and_then(|f| f.title(&self.name).unit("activation"));
+        match figure {
+            Ok(figure) => figure.content(),
+            Err(_) => Content::text(format!("{self:?}")),
+        }
+    }
+}
+
+impl crate::FeatureExamples {
+    /// Shows the largest activations in a notebook.
+    pub fn evcxr_display(&self) {
+        crate::show::show_value(self);
+    }
+}

@@ -143,6 +143,26 @@ fn what_does_not_fit_is_named() {
 }
 
 #[test]
+fn a_role_says_where_in_base_and_source() {
+    let (model, site, plain) = (model(), Point::ResidPost.at(0), pairs());
+    let role = |tokens: &Tokens, places| tokens.clone().with_role("it", places).unwrap();
+    let base = role(&plain.base, vec![1, 0, 2]);
+    let source = role(&plain.source, vec![0, 3, 1]);
+    let pairs = InterchangePairs { base, source, ..plain };
+    let whole = Subspace::random(site, Position::Role("it".into()), (12, 12), 1).unwrap();
+    let vectors = whole.vectors(&model, &pairs.source).unwrap();
+    let plan = Plan::new().intervene(site, whole.intervention(&vectors)).cache(site);
+    let mixed = model.run(&pairs.base, &plan).unwrap().cache.get(site).unwrap();
+    let own = model.run(&pairs.source, &Plan::new().cache(site)).unwrap().cache.get(site).unwrap();
+    for (row, (to, from)) in [(1, 0), (0, 3), (2, 1)].into_iter().enumerate() {
+        let [to, from] =
+            [(&pairs.base, to), (&pairs.source, from)].map(|(t, at)| t.padding(row) + at);
+        let [a, b] = [(&mixed, to), (&own, from)].map(|(x, at)| x.get(row as i64).get(at as i64));
+        assert!(distance(&a, &b) < 1e-12, "row {row}");
+    }
+}
+
+#[test]
 fn a_causal_model_gives_what_follows_from_its_variables() {
     let model = CausalModel::new(&["x", "y", "z"])
         .unwrap()

@@ -86,6 +86,24 @@ fn a_snippet_holds_the_activation_at_every_token() {
 }
 
 #[test]
+fn what_a_notebook_shows_are_the_tokens_coloured_by_their_activations() {
+    use thalweg::{Example, Show};
+    let found = examples(Point::MlpPost.at(0), &[4], 3).remove(0);
+    let content = found.content();
+    let html = format!("{content:?}");
+    assert!(html.contains("text/html"), "{html}");
+    let example = Example::from(&found.top[0]);
+    assert_eq!(example.tokens, found.top[0].tokens());
+    assert!(example.values[0].is_nan());
+    assert_eq!(example.values[found.top[0].pos], found.top[0].value);
+    let line = format!("{found:?}");
+    assert!(
+        line.starts_with("blocks.0.mlp.hook_post 4: above 0 at ") && !line.contains('\n'),
+        "{line}"
+    );
+}
+
+#[test]
 fn prompts_drawn_at_random_are_the_same_for_every_feature_and_every_run() {
     let drawn = |found: &FeatureExamples| found.random.iter().map(|s| s.prompt).collect::<Vec<_>>();
     let found = examples(Point::MlpPost.at(0), &[1, 2], 6);

@@ -155,6 +155,33 @@ fn tensors_that_are_missing_too_many_or_of_the_wrong_shape_are_named() {
 }
 
 #[test]
+fn files_changed_at_random_load_or_say_why_not_in_one_line() {
+    let mut rng = thalweg::rng::Rng::new(11);
+    let mut refused = 0;
+    for case in ["topk-by-norm", "jumprelu-skip-transcoder", "batchtopk-by-norm", "old-topk"] {
+        let dir = copy(case);
+        for file in ["cfg.json", "sae_weights.safetensors"] {
+            let path = dir.join(file);
+            let whole = fs::read(&path).unwrap();
+            for _ in 0..60 {
+                let mut bytes = whole.clone();
+                for _ in 0..rng.range(1..4) {
+                    let at = rng.below(bytes.len().min(900));
+                    bytes[at] = [b'0', b'9', b'-', b'"', b'e', rng.below(256) as u8][rng.below(6)];
+                }
+                fs::write(&path, &bytes).unwrap();
+                if let Err(error) = Sae::load(&dir) {
+                    refused += 1;
+                    assert!(!error.to_string().contains('\n'), "{error}");
+                }
+            }
+            fs::write(&path, &whole).unwrap();
+        }
+    }
+    assert!(refused > 100, "{refused} refused");
+}
+
+#[test]
 fn a_dictionary_of_both_signs_of_every_direction_reconstructs() {
     let eye = Tensor::eye(12, (Kind::Double, Device::Cpu));
     let both = Tensor::cat(&[&eye, &-&eye], 0); // [24, 12]

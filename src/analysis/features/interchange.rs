@@ -128,6 +128,10 @@ impl Subspace {
             bail!("a subspace at {site}: the rows are {:?}, expected [k, D]", rows.size())
         };
         ensure!(k <= d, "a subspace at {site}: {k} rows of {d} entries");
+        ensure!(
+            !matches!(position, Position::PerRow(_)),
+            "a subspace at {site}: a place for each row does not follow the pairs: name it, tokens.with_role(..)"
+        );
         let rows = rows.detach().to_kind(Kind::Double);
         ensure!(bool::try_from(rows.isfinite().all())?, "a subspace at {site}: non-finite rows");
         if k == 0 {

@@ -101,10 +101,24 @@ pub struct Snippet {
     pub activations: Grid,
 }
 
+impl Snippet {
+    /// The tokens.
+    pub fn tokens(&self) -> &[String] {
+        &self.activations.axes[0].labels
+    }
+
+    /// The feature at each token; NaN at the prompt's first, which does not count.
+    pub fn values(&self) -> Vec<f64> {
+        let cells = self.activations.values.iter().enumerate();
+        let own = |(i, value)| if self.activations.exists(&[i]) { value } else { f64::NAN };
+        cells.map(|(i, value)| own((i, *value))).collect()
+    }
+}
+
 /// One line: the value, and the tokens with the largest in brackets.
 impl fmt::Debug for Snippet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let labels = &self.activations.axes[0].labels;
+        let labels = self.tokens();
         let own = self.activations.provenance.get("largest").and_then(|i| i.parse().ok());
         let each = labels.iter().enumerate().map(|(i, piece)| match own == Some(i) {
             true => format!("[{}]", piece.escape_debug()),
@@ -156,6 +170,9 @@ impl fmt::Debug for FeatureExamples {
 /// let sae = Sae::load("data/models/tiny-world-sae")?;
 /// let latents = max_activating(&model, prompts(), &sae, &[0, 1, 2], 2, 1)?;
 /// assert_eq!(latents.len(), 3);
+/// // Coloured by token; a cell that ends in `latents[0].clone()` shows the same.
+/// let list: Vec<thalweg::Example> = latents[0].top.iter().map(Into::into).collect();
+/// thalweg::examples(&list)?.title(&latents[0].name);
 /// # thalweg::anyhow::Ok(())
 /// ```
 pub fn max_activating(
