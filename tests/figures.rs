@@ -4,7 +4,9 @@ mod browser;
 mod gallery;
 mod kinds;
 mod limits;
+mod shipped;
 mod snapshots;
+mod tools;
 mod written;
 
 use serde_json::Value;

@@ -60,7 +60,7 @@ pub fn clustermap(grid: &Grid, order: &[usize], groups: &[impl AsRef<str>]) -> R
 /// use thalweg::{Axis, Grid, ndarray::array, silhouettes};
 /// let grid = Grid::from_array(array![0.7, -0.1, 0.5], &[Axis::Pos], "silhouette")?;
 /// let figure = silhouettes(&grid, &["a", "a", "b"])?;
-/// assert!(figure.bundle()?.svg.contains("mean 0.367"));
+/// assert!(figure.bundle()?.svg.contains("mean 0.3667"));
 /// # anyhow::Ok(())
 /// ```
 pub fn silhouettes(grid: &Grid, clusters: &[impl AsRef<str>]) -> Result<Figure> {

@@ -79,7 +79,7 @@ pub(super) fn picture(graph: &Graph, style: &Style) -> Picture {
     let summary = summary(graph, style);
     let top =
         14.0 + 20.0 * f64::from(u8::from(!title.is_empty())) + 16.0 * (notes.len() + 1) as f64;
-    let (nodes, height) = places(graph, top);
+    let (nodes, height) = places(graph, top, seen);
     let mut svg = Svg::default();
     svg.text(&title, 12.0, 19.0, Pen { size: TITLE_SIZE, ..PLAIN });
     let told = format!("the {seen} heaviest of {} links, which run upwards", graph.links.len());
@@ -92,9 +92,12 @@ pub(super) fn picture(graph: &Graph, style: &Style) -> Picture {
     Picture { width: WIDTH, height, svg: svg.0, html, summary }
 }
 
-/// Nodes that a link joins, each row spread over the width.
-fn places(graph: &Graph, top: f64) -> (Vec<Option<Placed>>, f64) {
-    let rank = |i: usize| graph.links.iter().position(|link| link.from == i || link.to == i);
+/// Nodes that one of the first links joins, each row spread over the width.
+fn places(graph: &Graph, top: f64, seen: usize) -> (Vec<Option<Placed>>, f64) {
+    let rank = |i: usize| {
+        let links = graph.links[..seen].iter();
+        links.enumerate().find(|(_, link)| link.from == i || link.to == i).map(|(rank, _)| rank)
+    };
     let ranks: Vec<Option<usize>> = (0..graph.nodes.len()).map(rank).collect();
     let mut rows: Vec<usize> =
         (0..ranks.len()).filter(|i| ranks[*i].is_some()).map(|i| graph.nodes[i].row).collect();
@@ -200,7 +203,7 @@ fn port(name: &str) -> f64 {
 }
 
 fn html(graph: &Graph, title: &str, notes: &[String], summary: &str, seen: usize) -> String {
-    let (nodes, height) = places(graph, 6.0);
+    let (nodes, height) = places(graph, 6.0, graph.links.len());
     let mut svg = Svg::default();
     draw(&mut svg, graph, &nodes, seen, true);
     let notes: String = notes.iter().map(|note| escape(note) + "<br>").collect();

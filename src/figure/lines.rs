@@ -7,7 +7,7 @@ use super::colors::{Rgb, SOFT};
 use super::layout::{self, labelled, numeric, padded};
 use super::scene::{Entry, Frame, Legend, Line, Mark, Panel, Ruler, Scene};
 use super::style::Style;
-use super::{Figure, Kind, colors, text};
+use super::{Content, Figure, Kind, colors, text};
 use crate::grid::{Grid, GridAxis};
 use crate::hook::site::Axis;
 
@@ -52,6 +52,33 @@ impl Figure {
         let name = text::visible_words(name);
         Ok(self.styled(|style| style.references.push((value, name.clone()))))
     }
+}
+
+impl Figure {
+    /// Shades a stretch of the axis that lines run along, from one index to another, both included:
+    /// the first copy of a repeated text. A note under the title says what it is.
+    pub fn region(self, first: usize, last: usize, name: &str) -> Result<Figure> {
+        let Some((Kind::Lines, grid)) = self.single() else {
+            anyhow::bail!("regions are shaded behind lines; this is {self:?}")
+        };
+        let Content::Chart(chart) = &self.content else { return Ok(self) };
+        let len = series(grid, &chart.style).0.len();
+        anyhow::ensure!(
+            first <= last && last < len,
+            "no region from {first} to {last} on an axis of {len}; axes are {}",
+            grid.axes_text()
+        );
+        let region = (first, last, text::visible_words(name));
+        Ok(self.styled(|style| style.regions.push(region.clone())))
+    }
+}
+
+/// A shaded stretch of x.
+fn shade(i: usize, (first, last): (usize, usize), (low, high): (f64, f64)) -> Mark {
+    let x = vec![first as f64 - 0.5, last as f64 + 0.5];
+    let band = Some((vec![low; 2], vec![high; 2]));
+    let (color, _) = colors::of_many(i, 8, false);
+    Mark::Line(Line { band, ..guide(x, vec![f64::NAN; 2], color) })
 }
 
 /// The grid without axes of a single index; a single number gets an axis.
@@ -195,6 +222,10 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
     let (legend, right) = legend(&names, left + plot_width + 14.0, 0.0);
     let mut scene = Scene { width: left + plot_width + right, unified: true, ..Scene::default() };
     scene.head(grid, style);
+    for (first, last, name) in &style.regions {
+        let [first, last] = [first, last].map(|i| text::visible(&x_axis.labels[*i]));
+        scene.notes.push(format!("shaded, {first} to {last}: {name}"));
+    }
     let top = layout::head_height(&scene.title, &scene.notes);
     scene.legend = legend.map(|legend| Legend { y: top, ..legend });
     let listed =
@@ -214,6 +245,8 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
             unlisted: false,
         })
     };
+    let regions = style.regions.iter().enumerate();
+    let shades = regions.map(|(i, (first, last, _))| shade(i, (*first, *last), (low, high)));
     scene.panels.push(Panel {
         frame: Frame { x: left, y: top, w: plot_width, h: plot_height },
         title: String::new(),
@@ -221,7 +254,7 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
         y,
         background: [255, 255, 255],
         free: (false, false),
-        marks: all.into_iter().zip(names).map(line).collect(),
+        marks: shades.chain(all.into_iter().zip(names).map(line)).collect(),
     });
     scene
 }

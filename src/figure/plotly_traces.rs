@@ -227,7 +227,10 @@ fn lines(line: &Line, place: &Place) -> Vec<Box<dyn Trace>> {
     if line.quiet {
         let stroke = Stroke::new().width(1.2).color(rgb(line.color)).dash(dash);
         let trace = trace.line(stroke).hover_info(HoverInfo::Skip).show_legend(false);
-        return vec![trace.x_axis(place.x()).y_axis(place.y())];
+        if line.y.iter().any(|y| y.is_finite()) {
+            traces.push(trace.x_axis(place.x()).y_axis(place.y()));
+        }
+        return traces;
     }
     let trace = trace
         .name(shown(&line.name))

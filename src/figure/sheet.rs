@@ -70,6 +70,14 @@ impl Token {
     }
 }
 
+impl Row {
+    /// What stands between two tokens: nothing where tokens bring their own spaces, as pieces of words
+    /// do; a space where every token is a word.
+    pub(super) fn gap(&self) -> &'static str {
+        if self.tokens.iter().any(|token| token.shown.contains(' ')) { "" } else { " " }
+    }
+}
+
 impl Sheet {
     pub(super) fn picture(&self) -> Picture {
         let (svg, height) = sheet_svg::draw(self);
@@ -169,7 +177,10 @@ impl Sheet {
                 html,
                 "<div style=\"font-family:{MONO};font-size:{SIZE}px;line-height:24px;white-space:pre-wrap;overflow-wrap:anywhere\">"
             );
-            row.tokens.iter().for_each(|token| span(html, token, height));
+            for token in &row.tokens {
+                span(html, token, height);
+                *html += if token.breaks { "<br>" } else { row.gap() };
+            }
             *html += if table { "</div></td></tr>" } else { "</div>" };
         }
         if table {
@@ -204,9 +215,6 @@ fn span(html: &mut String, token: &Token, height: f64) {
         *html += &self::card(card, height);
     }
     *html += "</span>";
-    if token.breaks {
-        *html += "<br>";
-    }
 }
 
 fn card(card: &Card, height: f64) -> String {

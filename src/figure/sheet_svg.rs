@@ -85,7 +85,7 @@ fn draw_row(svg: &mut Svg, row: &Row, columns: &[f64], top: f64) -> f64 {
             (x, y) = (left, y + LINE);
         }
         draw_token(svg, token, x, y, width);
-        x += width;
+        x += width + mono_width(row.gap());
         if token.breaks {
             (x, y) = (left, y + LINE);
         }

@@ -62,6 +62,8 @@ pub(super) struct Style {
     pub(super) room: Option<f64>,
     /// Values that a line or bars are compared with, and their names.
     pub(super) references: Vec<(f64, String)>,
+    /// Shaded stretches of the axis of lines: first and last index, and a name.
+    pub(super) regions: Vec<(usize, usize, String)>,
     /// What the values are measured in, where no grid says it.
     pub(super) unit: Option<String>,
     /// Key/value heads of an attention viewer.

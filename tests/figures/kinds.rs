@@ -246,3 +246,16 @@ fn few_points_carry_their_labels() {
     assert_eq!(drawn["data"][0]["text"][0], "&lt;s&gt;₀");
     assert!(figure.bundle().unwrap().svg.contains(">&lt;s&gt;₀</text>"));
 }
+
+#[test]
+fn a_region_is_shaded_behind_the_lines_and_explained() {
+    let loss = Grid::from_array(Array1::from_elem(6, 1.0), &[Axis::Pos], "nats").unwrap();
+    let figure = lines(&loss).unwrap().region(0, 2, "first copy").unwrap();
+    let drawn = json(&figure);
+    assert_eq!(
+        (&drawn["data"][0]["x"], &drawn["data"][1]["fill"]),
+        (&value!([-0.5, 2.5]), &"tonexty".into())
+    );
+    assert!(figure.clone().bundle().unwrap().svg.contains("shaded, 0 to 2: first copy"));
+    assert!(message(figure.region(3, 6, "")).contains("no region from 3 to 6 on an axis of 6"));
+}

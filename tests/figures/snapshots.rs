@@ -4,12 +4,31 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
-use super::gallery;
+use super::{gallery, tools};
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/figures/snapshots")
+}
+
+#[test]
+fn plotly_s_python_package_takes_every_snapshot() {
+    let Some(python) = tools::python() else {
+        return tools::skip(
+            "figures against plotly's Python package: no environment of the lab here",
+        );
+    };
+    let script = folder().with_file_name("schema.py");
+    let ran = Command::new(python).arg(script).arg(folder()).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let taken = String::from_utf8_lossy(&ran.stdout).lines().count();
+    assert!(taken >= 20, "only {taken} snapshots have plotly JSON");
+}
 
 #[test]
 fn json_and_svg_of_every_kind_are_as_they_were() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/figures/snapshots");
+    let folder = folder();
     let renew = std::env::var_os("THALWEG_SNAPSHOTS").is_some();
     let mut changed = Vec::new();
     let mut known = vec!["README.md".to_string()];
