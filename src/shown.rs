@@ -100,6 +100,7 @@ one_line!(
     crate::TunedLensTraining,
     crate::TopKTraining,
     crate::W,
+    crate::WeightDifference,
     crate::Writer,
     crate::rng::Rng,
     tch::Tensor,

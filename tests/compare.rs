@@ -11,6 +11,7 @@ use crate::support::{distance, message, says};
 
 mod golden;
 mod layers;
+mod models;
 
 const ALL: [Similarity; 8] = [
     Similarity::Cka,

@@ -38,6 +38,7 @@ pub use compare::{Cca, cca, pwcca, svcca};
 pub use compare::{LayerComparison, Similarity, compare_layers};
 pub use compare::{MinibatchCka, cka, cka_debiased};
 pub use compare::{Procrustes, mutual_neighbours, procrustes, rsa};
+pub use compare::{WeightDifference, lens_divergence, prediction_kl, weight_difference};
 pub use correlate::{Coefficient, Correlate, Correlations, Shuffle, correlate};
 pub use correlate::{agreement, agreement_with};
 pub use correlate::{attention_entropies, attention_to, token_losses, token_outputs};
