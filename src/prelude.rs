@@ -2,15 +2,16 @@
 //! standard one keeps its meaning.
 
 pub use crate::analysis::{
-    Ablation, AblationStudy, AttributionPatching, Baseline, CausalTrace, Coefficient, Component,
-    Das, Direction, DoseResponse, EdgeAttribution, ImportanceMethod, Motif, Occlusion, Patching,
-    Patchscope, PathRule, ProbeMethod, Probing, Receiver, Sae, Statistics, ablation,
-    ablation_curve, ablation_study, alti, attention_knockout, attention_pattern,
-    attention_patterns, attention_rollout, attribution, attribution_sites, by_word, correlate,
-    direction_ablation, gradient_times_input, head_attribution, head_scores, importance,
+    Ablation, AblationStudy, AttributionPatching, Baseline, CausalTrace, Circuit, Coefficient,
+    Component, Composition, Das, Direction, DoseResponse, EdgeAttribution, EdgePatching,
+    ImportanceMethod, Motif, Occlusion, Patching, Patchscope, PathRule, ProbeMethod, Probing,
+    Receiver, Sae, Selection, Statistics, ablation, ablation_curve, ablation_study, alti,
+    attention_knockout, attention_pattern, attention_patterns, attention_rollout, attribution,
+    attribution_sites, by_word, composition_scores, correlate, direction_ablation,
+    gradient_times_input, head_attribution, head_scores, head_taxonomy, importance,
     integrated_gradients, lens, lens_top, logit_lens, max_activating, mixing_sites, occlusion,
-    over_prompts, patching, pca, random_heads, repeated_tokens, repeated_tokens_of, resid_cosines,
-    resid_norms, statistics, steering_vector, top_heads,
+    ov_circuit, over_prompts, patching, pca, qk_circuit, random_heads, repeated_tokens,
+    repeated_tokens_of, resid_cosines, resid_norms, statistics, steering_vector, top_heads,
 };
 pub use crate::figure::{
     Figure, attention, attention_viewer, bars, compare, heatmap, lines, scatter, tokens, versus,

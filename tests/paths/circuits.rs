@@ -289,6 +289,20 @@ fn a_faithfulness_curve_ends_at_one_and_its_areas_are_those_of_the_benchmark() {
 }
 
 #[test]
+fn acdc_keeps_every_edge_below_all_thresholds_and_none_above_them() {
+    let model = &models(Kind::Double)[2];
+    let pair = pair(model);
+    let circuit = |threshold| pair.acdc(&metric(), threshold).unwrap();
+    assert_eq!(circuit(f64::NEG_INFINITY), Circuit::full(model.config()));
+    assert!(circuit(f64::INFINITY).is_empty());
+    says(pair.acdc(&metric(), f64::NAN), &["NaN"]);
+    // What it leaves is as near as each step allowed.
+    let some = circuit(0.02);
+    assert!(!some.is_empty() && some.len() < edge_count(model.config()), "{some:?}");
+    assert_eq!(some, some.pruned());
+}
+
+#[test]
 fn what_cannot_be_a_circuit_says_why() {
     let config = Config { n_layers: 3, ..config() };
     let of = |from, to| Circuit::of(&config, &[(from, to)]);

@@ -79,6 +79,9 @@ fn the_circuit_of_the_induction_model_is_recovered() {
         let share = cell.value.abs() / whole.abs();
         assert!(if own { share > 0.9 } else { share < 1e-3 }, "{from} -> {to}: {share}");
     }
+    // Leaving out edges one by one leaves the three.
+    let left = pair.acdc(&known.metric, 0.01).unwrap();
+    assert_eq!(left, planted, "{left:?}");
     // By EAP-IG: among the four best, and enough.
     let edges = EdgeAttribution::new(&known.metric, Direction::Noise)
         .integrated(50)

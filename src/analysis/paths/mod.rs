@@ -10,6 +10,7 @@
 //!
 //! Scores of edges, EAP and EAP-IG, are [`EdgeAttribution`](crate::EdgeAttribution)'s.
 
+mod acdc;
 mod attribution;
 mod circuit;
 mod composition;
