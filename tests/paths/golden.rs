@@ -3,19 +3,28 @@
 use serde_json::Value;
 use thalweg::prelude::*;
 use thalweg::{
-    Circuit, Composition, EdgePatching, Reader, Writer, composition_scores, copying_scores,
-    matching_scores, ov_circuit, qk_circuit,
+    Circuit, Composition, EdgePatching, Edges, Reader, Rule, Selection, Writer, composition_scores,
+    copying_scores, matching_scores, ov_circuit, qk_circuit,
 };
 
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/golden");
+
 fn golden() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/golden/analysis/paths.json");
+    stored("paths")
+}
+
+fn stored(name: &str) -> Value {
+    let path = format!("{DATA}/analysis/{name}.json");
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 fn model() -> Model {
+    model_of("gqa-llama3")
+}
+
+fn model_of(name: &str) -> Model {
     thalweg::tch::set_num_threads(1);
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/golden/gqa-llama3");
-    Model::load_on(path, Device::Cpu, Kind::Double).unwrap()
+    Model::load_on(format!("{DATA}/{name}"), Device::Cpu, Kind::Double).unwrap()
 }
 
 /// All numbers of nested lists, in order.
@@ -138,14 +147,50 @@ fn edge_scores_and_runs_of_circuits_are_those_of_plain_autograd() {
     }
     let pair = EdgePatching::new(&model, &clean, &corrupt).unwrap();
     for circuit in golden["circuits"].as_array().unwrap() {
-        let kept: Vec<(Writer, Reader)> = flat(&circuit["edges"])
-            .chunks(2)
-            .map(|pair| (edges.writers[pair[0] as usize], edges.readers[pair[1] as usize]))
-            .collect();
-        let own = Circuit::of(model.config(), &kept).unwrap();
+        let own = circuit_of(&model, &edges, &circuit["edges"]);
         let values = pair.values(&own, &metric).unwrap();
         values.iter().zip(flat(&circuit["metric"])).for_each(|(a, b)| close(*a, b, 1e-11));
     }
     let none = pair.values(&Circuit::empty(model.config()), &metric).unwrap();
     none.iter().zip(flat(&golden["corrupt_metric"])).for_each(|(a, b)| close(*a, b, 1e-11));
+}
+
+/// A circuit from pairs of places, of writers and of readers.
+fn circuit_of(model: &Model, edges: &Edges, pairs: &Value) -> Circuit {
+    let edge = |pair: &[f64]| -> (Writer, Reader) {
+        (edges.writers[pair[0] as usize], edges.readers[pair[1] as usize])
+    };
+    let all: Vec<_> = flat(pairs).chunks(2).map(edge).collect();
+    Circuit::of(model.config(), &all).unwrap()
+}
+
+#[test]
+fn scores_circuits_and_their_metric_are_those_of_the_published_code() {
+    let golden = stored("eap_ig");
+    let model = model_of("mha-bf16-shards");
+    let (clean, corrupt) = (ids(&golden["clean"]), ids(&golden["corrupt"]));
+    let [right, wrong, steps] =
+        ["right", "wrong", "steps"].map(|name| golden[name].as_i64().unwrap());
+    let metric = Metric::logit_diff(right, wrong);
+    let eap = EdgeAttribution::new(&metric, Direction::Noise);
+    let by_steps = eap.clone().integrated_by(Rule::LeftFromCorrupt, steps as usize);
+    let pair = EdgePatching::new(&model, &clean, &corrupt).unwrap();
+    for (name, method) in [("EAP", eap), ("EAP-IG", by_steps)] {
+        let golden = &golden["methods"][name];
+        let edges = method.run(&model, &clean, &corrupt).unwrap();
+        let (scores, readers) = (flat(&golden["scores"]), edges.readers.len());
+        for (at, score) in edges.scores.present() {
+            close(score, scores[at[0] * readers + at[1]], 1e-11);
+        }
+        for expected in golden["circuits"].as_array().unwrap() {
+            let selection = match expected["choice"].as_str() {
+                Some("Top") => Selection::Top,
+                _ => Selection::Greedy,
+            };
+            let found = Circuit::best(&edges, expected["n"].as_u64().unwrap() as usize, selection);
+            assert_eq!(found, circuit_of(&model, &edges, &expected["edges"]), "{name} {expected}");
+            let values = pair.values(&found, &metric).unwrap();
+            values.iter().zip(flat(&expected["metric"])).for_each(|(a, b)| close(*a, b, 1e-11));
+        }
+    }
 }
