@@ -87,22 +87,25 @@ fn positions_left_out_stay_as_they_are() {
 }
 
 #[test]
-fn edits_of_two_latents_act_together_and_runs_do_not_disturb_each_other() {
+fn what_a_broken_run_has_read_does_not_come_into_another() {
     let model = model();
     let sae = transcoder();
-    let plan = sae.splice().zero(3).set(7, 1.0).plan(Plan::new().cache(sae.site_out)).unwrap();
-    let first = model.run(&batch(), &plan).unwrap().logits;
-    let other = Tokens::from_ids(&[vec![2, 2, 2]]).unwrap();
-    model.run(&other, &plan).unwrap();
-    let threads: Vec<_> = (0..3)
-        .map(|_| {
-            let (model, plan) = (model.clone(), plan.clone());
-            std::thread::spawn(move || model.run(&batch(), &plan).unwrap().logits)
-        })
-        .collect();
-    for thread in threads {
-        assert!(same(&thread.join().unwrap(), &first));
+    let splice = sae.splice().zero(3).set(7, 1.0);
+    // Between the two sites, prompts of one row fail.
+    let fail = Intervention::custom("fail", |x| match x.size()[0] {
+        1 => Err(thalweg::anyhow::anyhow!("broken")),
+        _ => Ok(x.shallow_clone()),
+    });
+    let plan = splice.plan(Plan::new().intervene(Point::Ln2Normalized.at(1), fail)).unwrap();
+    let broken = |tokens: &Tokens| says(model.run(tokens, &plan), &["broken"]);
+    for _ in 0..8 {
+        let (model, plan) = (model.clone(), plan.clone());
+        let run = move || model.run(&Tokens::from_ids(&[vec![2, 2, 2]]).unwrap(), &plan).is_err();
+        assert!(std::thread::spawn(run).join().unwrap());
     }
+    broken(&Tokens::from_ids(&[vec![9, 9]]).unwrap());
+    let logits = model.run(&batch(), &plan).unwrap().logits;
+    assert!(same(&logits, &self::logits(&model, &splice)));
 }
 
 #[test]

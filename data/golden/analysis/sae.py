@@ -3,7 +3,7 @@
 Writes small directories in SAELens' format under `sae/`, and `sae.json`: for each the input and
 SAELens' own latents and output. Everything is drawn from a seed here.
 
-    pip install -r requirements.txt && pip install --no-deps sae-lens==6.54.12
+    pip install -r data/golden/requirements.txt && pip install --no-deps sae-lens==6.54.12
     python data/golden/analysis/sae.py
 
 Only the package's SAE classes are imported, not its training stack. Origin: made by this script.
