@@ -3,6 +3,22 @@
 //! Of one prompt a grid has no `Batch` axis and its positions are labelled with their tokens; of
 //! several, `Batch` is the outermost axis and padding is marked as missing. [`Cache::row`](crate::Cache::row)
 //! takes one prompt out of a batch.
+//!
+//! | area | question |
+//! |---|---|
+//! | `layers/` | what each layer's stream would say (logit, tuned and Jacobian lens), how long it is, how far a block turns it |
+//! | `importance/` | which tokens matter, by causal, gradient and mixing methods side by side |
+//! | `gradient/` | gradients: gradient x input, integrated gradients, attribution patching, scores of edges |
+//! | `paths/` | which component, path or circuit says it: direct attribution, path patching, circuits, OV, QK and composition, kinds of heads |
+//! | `patching`, `causal_trace` | which activation carries what differs between two runs |
+//! | `ablation/` | what is lost without a component, and what else falls with it |
+//! | `hidden/` | what a state holds and does: probes, Patchscopes, function vectors, steering, direction ablation |
+//! | `features/` | sparse autoencoders and transcoders, examples of a feature, subspaces found by interchange (DAS) |
+//! | `compare/` | how like two models are, layer by layer, head by head, in what they predict and in their weights |
+//! | `decompose/` | PCA, t-SNE, Tucker |
+//! | `cluster/` | k-means, trees, HDBSCAN, silhouette, agreement, stability |
+//! | `correlate/` | correlations with intervals and p values that respect prompts |
+//! | `statistics`, `over_prompts` | numbers of many prompts: moments in constant memory, any grid with its interval |
 
 mod ablation;
 mod attention;
