@@ -33,7 +33,7 @@ impl Figure {
         Figure { content: Content::Drawing(Box::new(drawing)), forced: false }
     }
 
-    /// Another unit for what the colours of [`examples`](super::examples()) show, or what a grid's do.
+    /// The unit of the activations in [`examples`](super::examples()). Figures of a grid have its unit.
     pub fn unit(self, unit: &str) -> Result<Figure> {
         match &self.content {
             Content::Drawing(drawing) if matches!(drawing.what, What::Examples(_)) => {

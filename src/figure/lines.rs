@@ -40,7 +40,6 @@ impl Figure {
     }
 }
 
-/// Levels to compare lines with.
 impl Figure {
     /// A dotted level across a chart of lines, named in its legend: chance, the clean run, zero.
     pub fn reference(self, value: f64, name: &str) -> Result<Figure> {

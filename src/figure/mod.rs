@@ -1,8 +1,10 @@
 //! Figures: a [`Grid`] drawn so that a notebook, a code host, a paper and a terminal each show it.
 //!
 //! A chart (`heatmap`, `lines`, ...) turns a grid into a `scene`: what stands where, in pixels. The
-//! scene is written twice, as plotly JSON and as SVG, and `bundle` joins the two. This module knows
-//! neither tensors nor models.
+//! scene is written twice, as plotly JSON and as SVG, and `bundle` joins the two. What plotly cannot
+//! draw is a `drawing`, written as SVG and as HTML: coloured text, the attention viewer, graphs. Several
+//! charts in one place, a dropdown or a slider, are `choices`. This module knows neither tensors nor
+//! models.
 
 mod attention;
 mod bars;

@@ -27,8 +27,8 @@ const SCRIPT: &str = include_str!("viewer.js");
 /// ```
 /// use thalweg::{Axis, Grid, attention_viewer, ndarray::array};
 /// let pattern = Grid::from_array(array![[[1.0, 0.0], [0.3, 0.7]]], &[Axis::Head, Axis::Query, Axis::Key], "probability")?;
-/// let html = attention_viewer(&pattern)?.bundle()?.html;
-/// assert!(html.contains("<canvas") || html.contains("thalweg-patterns"));
+/// let bundle = attention_viewer(&pattern)?.bundle()?;
+/// assert!(bundle.html.contains("\"values\":\"/02z\"") && bundle.svg.contains("0.7 probability"));
 /// # anyhow::Ok(())
 /// ```
 pub fn attention_viewer(grid: &Grid) -> Result<Figure> {
