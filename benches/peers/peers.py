@@ -50,12 +50,12 @@ def write_model(folder):
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
 
 
-def build_child():
-    """Builds benches/peer_child.rs with optimisation; returns the path of its executable."""
-    command = ["cargo", "bench", "--no-run", "--bench", "peer_child", "--message-format", "json"]
+def build_child(name="peer_child"):
+    """Builds the bench of this name with optimisation; returns the path of its executable."""
+    command = ["cargo", "bench", "--no-run", "--bench", name, "--message-format", "json"]
     out = subprocess.run(command, cwd=HERE, stdout=subprocess.PIPE, check=True, text=True).stdout
     messages = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-    return [m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == "peer_child"][-1]
+    return [m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == name][-1]
 
 
 class Contestant:

@@ -145,10 +145,10 @@ fn fit(x: &Tensor, k: usize) -> Result<Pca> {
     };
     check_components(n, d, k)?;
     let x = x.detach().to_kind(Kind::Double);
-    ensure!(bool::try_from(x.isfinite().all())?, "the data hold a non-finite number");
     let mean = x.mean_dim([0i64].as_slice(), false, None);
-    let centred = &x - &mean;
-    let total = centred.square().sum(None).double_value(&[]) / (n - 1) as f64;
+    let centred = x - &mean;
+    let total = centred.norm().double_value(&[]).powi(2) / (n - 1) as f64;
+    ensure!(total.is_finite(), "the data hold a non-finite number");
     ensure!(total > 0.0, "all {n} points are equal, so no direction has variance");
     let (variance, components) = axes_of_variance(&centred, k as i64)?;
     let scores = centred.matmul(&components.tr());

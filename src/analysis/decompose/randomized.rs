@@ -39,35 +39,31 @@ fn fit(x: &Tensor, k: usize, seed: u64) -> Result<Pca> {
     check_components(n, d, k)?;
     let x = x.detach().to_kind(Kind::Double);
     let mean = x.mean_dim([0i64].as_slice(), false, None);
-    let total = x.var_dim([0i64].as_slice(), true, false).sum(None).double_value(&[]);
+    let centred = x - &mean;
+    let total = centred.norm().double_value(&[]).powi(2) / (n - 1) as f64;
     ensure!(total.is_finite(), "the data hold a non-finite number");
     ensure!(total > 0.0, "all {n} points are equal, so no direction has variance");
     let sampled = (k as i64 + OVERSAMPLING).min(n).min(d);
-    let basis = range(&x, &mean, sampled, seed)?;
-    let inside = back(&x, &mean, &basis).tr(); // [sampled, D]
-    let (_, singular, directions) = inside.f_svd(true, true)?;
+    let basis = range(&centred, sampled, seed)?;
+    let (_, singular, directions) = basis.tr().matmul(&centred).f_svd(true, true)?;
     let variance = singular.square() / (n - 1) as f64;
     let (variance, components) = first_axes((variance, directions.tr()), k as i64);
-    let scores = x.matmul(&components.tr()) - mean.matmul(&components.tr());
+    let scores = components.matmul(&centred.tr()).tr();
     let pca = finish(&scores, variance, components, mean, (n, total))?;
     Ok(Pca { scores: pca.scores.note("seed", &seed.to_string()), ..pca })
 }
 
-/// Orthonormal directions among the points, `[n, sampled]`, that hold most of the variance. The
-/// data are centred in passing: `(x - 1 mean) w = x w - 1 (mean w)`.
-fn range(x: &Tensor, mean: &Tensor, sampled: i64, seed: u64) -> Result<Tensor> {
-    let start = Rng::new(seed).normal_tensor(&[mean.size()[0], sampled]);
-    let forward = |w: &Tensor| x.matmul(w) - mean.unsqueeze(0).matmul(w);
-    let orthonormal = |y: Tensor| -> Result<Tensor> { Ok(Tensor::f_linalg_qr(&y, "reduced")?.0) };
-    let mut q = orthonormal(forward(&start.to_kind(Kind::Double).to_device(x.device())))?;
+/// Orthonormal directions among the points, `[n, sampled]`, that hold most of the variance. The thin
+/// matrix stands on the left of every product: libtorch is two to four times as fast that way round.
+fn range(centred: &Tensor, sampled: i64, seed: u64) -> Result<Tensor> {
+    let orthonormal =
+        |y: Tensor| -> Result<Tensor> { Ok(Tensor::f_linalg_qr(&y.tr(), "reduced")?.0) };
+    let start = Rng::new(seed).normal_tensor(&[sampled, centred.size()[1]]);
+    let start = start.to_kind(Kind::Double).to_device(centred.device());
+    let mut q = orthonormal(start.matmul(&centred.tr()))?;
     for _ in 0..POWER {
-        q = orthonormal(forward(&orthonormal(back(x, mean, &q))?))?;
+        let back = orthonormal(q.tr().matmul(centred))?;
+        q = orthonormal(back.tr().matmul(&centred.tr()))?;
     }
     Ok(q)
-}
-
-/// `(x - 1 mean)ᵀ q`.
-fn back(x: &Tensor, mean: &Tensor, q: &Tensor) -> Tensor {
-    let sums = q.sum_dim_intlist([0i64].as_slice(), true, None); // [1, sampled]
-    x.tr().matmul(q) - mean.unsqueeze(1).matmul(&sums)
 }
