@@ -46,6 +46,26 @@ fn procrustes_turns_a_turned_picture_back_and_keeps_distances_and_variance() {
 }
 
 #[test]
+fn no_rotation_brings_a_picture_nearer_than_procrustes_does() {
+    let x = stretched(4).narrow(1, 0, 2);
+    // A shear: axes of greatest variance turn by an angle that is its own only way round.
+    let shear = Tensor::from_slice(&[1.0, 0.4, -1.5, 0.7]).view([2, 2]);
+    let (a, b) = (pca_of(&x, 2).unwrap(), pca_of(&x.matmul(&shear), 2).unwrap());
+    let (goal, start) = (values(&a.scores), values(&b.scores));
+    let apart = |scores: &Tensor| (scores - &goal).square().sum(None).double_value(&[]);
+    let best = apart(&values(&b.aligned(&a, Alignment::Procrustes).unwrap().scores));
+    let mut nearest = f64::INFINITY;
+    for step in 0..720 {
+        let (sin, cos) = (step as f64 * std::f64::consts::TAU / 720.0).sin_cos();
+        for flip in [1.0, -1.0] {
+            let turn = Tensor::from_slice(&[cos, -sin * flip, sin, cos * flip]).view([2, 2]);
+            nearest = nearest.min(apart(&start.matmul(&turn)));
+        }
+    }
+    assert!(best <= nearest && nearest < 1.001 * best, "{best}, by search {nearest}");
+}
+
+#[test]
 fn layers_that_differ_by_a_rotation_of_the_stream_have_one_picture() {
     let x = stretched(2);
     let a = pca_of(&x, 2).unwrap();
