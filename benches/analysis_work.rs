@@ -4,7 +4,7 @@
 use anyhow::{Result, bail};
 use tch::{Kind, Tensor};
 use thalweg::rng::Rng;
-use thalweg::{Clustering, TsneOptions, kmeans, pca_of, pca_randomized, silhouette};
+use thalweg::{Clustering, TsneOptions, cka, kmeans, pca_of, pca_randomized, silhouette};
 
 /// Names of what is timed.
 pub(crate) const TASKS: [&str; 6] =
@@ -50,7 +50,7 @@ impl Work {
         Ok(match self.task.as_str() {
             "pca" => pca_of(&self.x, 10)?.explained.values.sum(),
             "pca_randomized" => pca_randomized(&self.x, 10, 0)?.explained.values.sum(),
-            "cka" => linear_cka(&self.x, &self.other)?,
+            "cka" => cka(&self.x, &self.other)?,
             "tsne" => TsneOptions::new(30.0).run(&self.x)?.kl,
             "silhouette" => {
                 let groups: Vec<i64> = (0..self.x.size()[0]).map(|i| i % 20).collect();
@@ -60,11 +60,4 @@ impl Work {
             other => bail!("no task {other:?}, there are {TASKS:?}"),
         })
     }
-}
-
-/// Linear CKA by its definition (Kornblith et al. 2019).
-fn linear_cka(x: &Tensor, y: &Tensor) -> Result<f64> {
-    let [x, y] = [x, y].map(|x| x - x.mean_dim([0i64].as_slice(), true, None));
-    let squares = |a: &Tensor, b: &Tensor| a.tr().matmul(b).square().sum(None).double_value(&[]);
-    Ok(squares(&x, &y) / (squares(&x, &x) * squares(&y, &y)).sqrt())
 }
