@@ -10,6 +10,7 @@ use thalweg::{
 use crate::support::{distance, message, says};
 
 mod golden;
+mod heads;
 mod layers;
 mod models;
 

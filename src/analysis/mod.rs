@@ -51,6 +51,7 @@ pub use cluster::{
     silhouette, stability,
 };
 pub use compare::{Cca, cca, pwcca, svcca};
+pub use compare::{HeadMatching, HeadPair, HeadSimilarity, match_heads};
 pub use compare::{LayerComparison, Similarity, compare_layers};
 pub use compare::{MinibatchCka, cka, cka_debiased};
 pub use compare::{Procrustes, mutual_neighbours, procrustes, rsa};

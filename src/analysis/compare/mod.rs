@@ -4,11 +4,14 @@
 //! something: [`cka`] and [`procrustes`] a rotation and a common scale, [`svcca`] and [`pwcca`] any
 //! linear map, [`mutual_neighbours`] and [`rsa`] all but who is near whom. [`compare_layers`] takes a
 //! measure to every pair of layers, beside the same with rows paired at random. [`prediction_kl`] and
-//! [`lens_divergence`] compare what is said, [`weight_difference`] the weights.
+//! [`lens_divergence`] compare what is said, [`weight_difference`] the weights, and [`match_heads`] finds
+//! which head is which.
 
+mod assignment;
 mod cca;
 mod cka;
 mod data;
+mod heads;
 mod layers;
 mod neighbours;
 mod predictions;
@@ -18,6 +21,7 @@ mod weights;
 
 pub use cca::{Cca, cca, pwcca, svcca};
 pub use cka::{MinibatchCka, cka, cka_debiased};
+pub use heads::{HeadMatching, HeadPair, HeadSimilarity, match_heads};
 pub use layers::{LayerComparison, compare_layers};
 pub use neighbours::{mutual_neighbours, rsa};
 pub use predictions::{lens_divergence, prediction_kl};
