@@ -12,6 +12,7 @@ use crate::support::{distance, message, says};
 mod golden;
 mod heads;
 mod layers;
+mod maps;
 mod models;
 
 const ALL: [Similarity; 8] = [

@@ -55,6 +55,7 @@ pub use compare::{HeadMatching, HeadPair, HeadSimilarity, match_heads};
 pub use compare::{LayerComparison, Similarity, compare_layers};
 pub use compare::{MinibatchCka, cka, cka_debiased};
 pub use compare::{Procrustes, mutual_neighbours, procrustes, rsa};
+pub use compare::{Stitched, Stitching, StreamFit, StreamMap};
 pub use compare::{WeightDifference, lens_divergence, prediction_kl, weight_difference};
 pub use correlate::{Coefficient, Correlate, Correlations, Shuffle, correlate};
 pub use correlate::{agreement, agreement_with};

@@ -5,7 +5,8 @@
 //! linear map, [`mutual_neighbours`] and [`rsa`] all but who is near whom. [`compare_layers`] takes a
 //! measure to every pair of layers, beside the same with rows paired at random. [`prediction_kl`] and
 //! [`lens_divergence`] compare what is said, [`weight_difference`] the weights, and [`match_heads`] finds
-//! which head is which.
+//! which head is which. [`StreamMap`] carries directions and probes from one model to the other, and
+//! [`Stitching`] runs one from the streams of the other.
 
 mod assignment;
 mod cca;
@@ -17,6 +18,8 @@ mod neighbours;
 mod predictions;
 mod procrustes;
 mod similarity;
+mod stitching;
+mod stream_map;
 mod weights;
 
 pub use cca::{Cca, cca, pwcca, svcca};
@@ -27,4 +30,6 @@ pub use neighbours::{mutual_neighbours, rsa};
 pub use predictions::{lens_divergence, prediction_kl};
 pub use procrustes::{Procrustes, procrustes};
 pub use similarity::Similarity;
+pub use stitching::{Stitched, Stitching};
+pub use stream_map::{StreamFit, StreamMap};
 pub use weights::{WeightDifference, weight_difference};
