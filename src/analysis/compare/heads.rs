@@ -80,7 +80,7 @@ impl fmt::Debug for HeadMatching {
 /// Matches the heads of two models by what they do on the same tokens. A head whose pattern or output
 /// never varies is like no other: 0.
 ///
-/// ```no_run
+/// ```
 /// use thalweg::{HeadSimilarity, Model, Plan, Point, Prompts, match_heads};
 /// let model = Model::load("data/models/tiny-world")?;
 /// let tokens = model.batch(&Prompts::load("data/prompts/ioi.json")?.first(8).clean())?;

@@ -23,7 +23,7 @@ use crate::text::Tokens;
 
 /// Model B run from the streams of model A, for every place of both.
 ///
-/// ```no_run
+/// ```
 /// use thalweg::{Model, Prompts, Stitching};
 /// let model = Model::load("data/models/tiny-world")?;
 /// let set = Prompts::load("data/prompts/fact.json")?;
