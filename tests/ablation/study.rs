@@ -173,11 +173,11 @@ fn no_constant_does_less_harm_than_the_optimal_one() -> Result<()> {
     let components = [&kinds()[..], &[Component::Neuron(1, 3)]].concat();
     let study = ablation_study(&model, &reference(), &components, &baselines, &harm)?;
     let effect = |baseline: usize, i: usize| study.effects.values[[baseline, i].as_slice()];
-    for i in 0..components.len() {
+    for (i, component) in components.iter().enumerate() {
         let (zero, mean, optimal) = (effect(0, i), effect(1, i), effect(2, i));
         assert!(optimal >= 0.0 && optimal <= zero + 1e-12 && optimal <= mean + 1e-12);
         // The mean is not the best, but of a single neuron nearly.
-        assert!(optimal < 0.98 * zero.min(mean), "{}: {zero} {mean} {optimal}", components[i]);
+        assert!(optimal < 0.98 * zero.min(mean), "{component}: {zero} {mean} {optimal}");
     }
     // Of one neuron every constant can be tried.
     let under = |constant: f64| -> Result<f64> {
