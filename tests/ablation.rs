@@ -21,6 +21,16 @@ fn reference() -> Tokens {
     Tokens::from_ids(&rows).unwrap()
 }
 
+/// The mean over a cache's tokens but the first of each row, which has others.
+fn mean(cache: &Cache, site: Site) -> Intervention {
+    let x = cache.get(site).unwrap();
+    let lens = cache.tokens().lens().into_iter().map(|len| len as i64);
+    let own =
+        |(row, len): (usize, i64)| x.get(row as i64).narrow(0, x.size()[1] - len + 1, len - 1);
+    let rows: Vec<Tensor> = lens.enumerate().map(own).collect();
+    Intervention::set(&Tensor::cat(&rows, 0).mean_dim([0i64].as_slice(), false, None))
+}
+
 fn metric() -> Metric {
     Metric::logit_diff([4, 11].as_slice(), [7, 2].as_slice())
 }
@@ -58,19 +68,23 @@ fn every_ablation_equals_a_loop_of_runs() {
             Some(Axis::DMlp) => edit.neuron(index[1]),
             _ => edit,
         };
-        for (how, edit) in [
-            (Ablation::zero(), Intervention::zero()),
-            (Ablation::mean(&reference()), Intervention::mean(&cache(point))),
-            (Ablation::mean_by_pos(&reference()), Intervention::mean_by_pos(&cache(point))),
-            (Ablation::project_out(&directions).unwrap(), Intervention::project_out(&directions)),
-        ] {
+        let cache = cache(point);
+        let by_pos = Intervention::mean_by_pos(&cache);
+        let off = Intervention::project_out(&directions);
+        let baselines: [(Ablation, &dyn Fn(Site) -> Intervention); 4] = [
+            (Ablation::zero(), &|_| Intervention::zero()),
+            (Ablation::mean(&reference()), &|site| mean(&cache, site)),
+            (Ablation::mean_by_pos(&reference()), &|_| by_pos.clone()),
+            (Ablation::project_out(&directions).unwrap(), &|_| off.clone()),
+        ];
+        for (how, edit) in baselines {
             if format!("{how:?}").contains("projection") && (!by.is_empty() || point == Point::Z) {
                 continue; // the direction is one of the stream
             }
             let grid = ablation(&model, &tokens(), point, &by, &how, &metric()).unwrap();
             for (index, value) in grid.present() {
-                let edit = narrow(edit.clone(), &index);
-                let plan = Plan::new().intervene(point.at(index[0]), edit);
+                let site = point.at(index[0]);
+                let plan = Plan::new().intervene(site, narrow(edit(site), &index));
                 let alone = change(&model, &[plan]);
                 assert!((value - alone).abs() < 1e-10, "{how:?}, {point:?} at {index:?}");
             }

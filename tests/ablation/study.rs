@@ -2,9 +2,10 @@ use std::collections::HashSet;
 
 use thalweg::anyhow::Result;
 use thalweg::prelude::*;
+use thalweg::rng::Rng;
 use thalweg::{AblationStudy, Component, ablation_study};
 
-use super::{measure, metric, reference, tokens};
+use super::{mean, measure, metric, reference, tokens};
 use crate::support::{model, says};
 
 /// One component of every kind.
@@ -54,7 +55,7 @@ fn every_component_under_every_baseline_is_a_run_of_its_own() -> Result<()> {
     let cache = model.run(&reference(), &Plan::new().cache(points))?.cache;
     let base = measure(&model, &Plan::new());
     study.base.iter().zip(&base).for_each(|(a, b)| near(*a, *b));
-    let mean = |_: Site| Intervention::mean(&cache);
+    let mean = |site: Site| mean(&cache, site);
     let mean_by_pos = |_: Site| Intervention::mean_by_pos(&cache);
     let edits: [&dyn Fn(Site) -> Intervention; 3] =
         [&|_| Intervention::zero(), &mean, &mean_by_pos];
@@ -120,13 +121,14 @@ fn a_knock_out_curve_takes_out_one_more_at_each_step_in_whatever_order() -> Resu
     let study = study(&heads, &baselines)?;
     let curve = study.knock_out(&model, 1, 8, 4)?;
     let cache = model.run(&reference(), &Plan::new().cache(Point::Z))?.cache;
-    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+    let over_prompts = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
     let mut plan = Plan::new();
-    near(curve.ranked.values[[0]], mean(measure(&model, &plan)));
+    near(curve.ranked.values[[0]], over_prompts(measure(&model, &plan)));
     for (gone, component) in curve.order.iter().enumerate() {
         let Component::Head(layer, head) = component else { panic!("{component}") };
-        plan = plan.intervene(Point::Z.at(*layer), Intervention::mean(&cache).head(*head));
-        near(curve.ranked.values[[gone + 1]], mean(measure(&model, &plan)));
+        let site = Point::Z.at(*layer);
+        plan = plan.intervene(site, mean(&cache, site).head(*head));
+        near(curve.ranked.values[[gone + 1]], over_prompts(measure(&model, &plan)));
     }
     // Random orders begin and end where the ranked one does, and lie apart between.
     let band = curve.random.interval.as_ref().unwrap();
@@ -216,12 +218,54 @@ fn a_component_that_is_the_same_everywhere_is_missed_by_nobody_at_its_mean() -> 
 }
 
 #[test]
+fn a_row_of_one_token_keeps_it_in_the_mean() -> Result<()> {
+    let model = model();
+    let rows = Tokens::from_ids(&[vec![7], vec![2, 9, 4], vec![5, 1]])?;
+    let mlp = [Component::Mlp(1)];
+    let site = Point::MlpOut.at(1);
+    let x = model.run(&rows, &Plan::new().cache(site))?.cache.get(site)?;
+    let kept = [(0, 2), (1, 1), (1, 2), (2, 2)].map(|(row, at)| x.get(row).get(at));
+    let by_hand = Intervention::set(&(kept.iter().sum::<Tensor>() / 4.0));
+    let study = study(&mlp, &[Ablation::mean(&rows)])?;
+    let label = "mean over 3 prompts, first tokens left out";
+    assert_eq!(study.effects.labels(Axis::Series)?, [label]);
+    let under = measure(&model, &Plan::new().intervene(site, by_hand));
+    (0..2).for_each(|row| {
+        near(study.each.values[[0, row, 0].as_slice()], under[row] - study.base[row])
+    });
+    Ok(())
+}
+
+#[test]
+fn baselines_of_one_name_are_numbered_and_are_themselves() -> Result<()> {
+    let mut rng = Rng::new(2);
+    let mut off = || Ablation::project_out(&rng.normal_tensor(&[6]));
+    let heads = Component::heads(model().config());
+    let study = study(&heads, &[off()?, Ablation::zero(), off()?, off()?])?;
+    let label = "projection off 1 directions";
+    assert_eq!(
+        study.effects.labels(Axis::Series)?,
+        [label, "zero", &format!("{label} (2)"), &format!("{label} (3)")]
+    );
+    let effect = |baseline: usize| study.effects.values[[baseline, 0].as_slice()];
+    assert!(effect(0) != effect(2) && effect(2) != effect(3) && effect(0) != effect(3));
+    assert_eq!(study.agreement()?.shape(), [4, 4]);
+    Ok(())
+}
+
+#[test]
 fn a_wrong_study_is_an_error_that_names_the_component() -> Result<()> {
     let zero = [Ablation::zero()];
     says(study(&[Component::Head(1, 4)], &zero), &["L1H4", "heads 0..3"]);
     says(study(&[Component::Mlp(2)], &zero), &["L2 mlp", "layers 0..1"]);
     says(study(&[Component::Mlp(0), Component::Mlp(0)], &zero), &["L0 mlp is listed twice"]);
     says(study(&kinds(), &[Ablation::zero(), Ablation::zero()]), &["\"zero\" is listed twice"]);
+    let along = Rng::new(0).normal_tensor(&[model().config().d_mlp as i64]);
+    let off = [Ablation::zero(), Ablation::project_out(&along)?];
+    says(
+        study(&[Component::Neuron(0, 7)], &off),
+        &["L0N7", "takes the last axis whole", "leave neurons out"],
+    );
     says(study(&[], &zero), &["no components"]);
     says(study(&kinds(), &[]), &["no baselines"]);
     let found = study(&kinds(), &zero)?;

@@ -8,7 +8,7 @@ use crate::hook::cache::Cache;
 use crate::hook::intervention::Intervention;
 use crate::hook::metric::Metric;
 use crate::hook::plan::Plan;
-use crate::hook::site::Site;
+use crate::hook::site::{Axis, Site};
 use crate::model::Model;
 use crate::record::Origin;
 use crate::rng::Rng;
@@ -45,9 +45,12 @@ impl Ablation {
         Self::new(How::Fixed(vec![Intervention::zero()]), "zero".to_owned())
     }
 
-    /// The mean over the prompts and positions of `reference`.
+    /// The mean over the prompts and positions of `reference`, without the first token of each row
+    /// that has others: much attention rests there, and its values lie far off all others.
     pub fn mean(reference: &Tokens) -> Self {
-        let label = format!("mean over {} prompts", reference.batch());
+        let several = reference.lens().iter().any(|len| *len > 1);
+        let firsts = if several { ", first tokens left out" } else { "" };
+        let label = format!("mean over {} prompts{firsts}", reference.batch());
         Self::new(How::Mean(reference.clone()), label)
     }
 
@@ -78,7 +81,7 @@ impl Ablation {
     /// Optimal ablation (Li and Janson 2024, <https://arxiv.org/abs/2409.09951>): for each component the one
     /// constant, the same at every position of every prompt, under which `objective` is least in the mean
     /// over `reference`, found by `steps` steps of gradient descent from the better of zero and the
-    /// mean. What is still lost then is what the component told apart, not the shock of an odd value.
+    /// mean of [`mean`](Self::mean). What is still lost then is what the component told apart, not the shock of an odd value.
     ///
     /// `objective` is a loss: the lower, the better ([`Metric::loss_at`], [`Metric::kl`] to the unedited run).
     /// For [`ablation_study`](crate::ablation_study); constants are found for each component alone.
@@ -91,6 +94,10 @@ impl Ablation {
     /// What stands in, in words.
     pub(super) fn label(&self) -> &str {
         &self.label
+    }
+
+    pub(super) fn is_zero(&self) -> bool {
+        self.label == "zero"
     }
 
     pub(super) fn is_projection(&self) -> bool {
@@ -119,7 +126,7 @@ impl Ablation {
         Ok(match &self.how {
             How::Fixed(each) => (vec![each.clone()], None),
             How::Mean(from) => {
-                let cache = reference(from)?;
+                let cache = without_firsts(&reference(from)?)?;
                 (vec![vec![Intervention::mean(&cache)]], cache.origin().cloned())
             }
             How::MeanByPos(from) => {
@@ -136,6 +143,26 @@ impl Ablation {
             ),
         })
     }
+}
+
+/// The cache without the first token of each row that has others.
+pub(super) fn without_firsts(cache: &Cache) -> Result<Cache> {
+    let tokens = cache.tokens();
+    let width = tokens.width() as i64;
+    if width < 2 {
+        return Ok(cache.clone());
+    }
+    let rest = |ids: &Vec<i64>| ids[usize::from(ids.len() > 1)..].to_vec();
+    let rest: Vec<Vec<i64>> = tokens.ids().iter().map(rest).collect();
+    let mut kept = Cache::new(&Tokens::from_ids(&rest)?, cache.n_layers());
+    for site in cache.sites() {
+        let x = cache.get(site)?;
+        // Rows stand at the right: one column less, and each has lost its first token.
+        let along = site.axes().get(1) == Some(&Axis::Pos);
+        kept.insert(site, if along { x.narrow(1, 1, width - 1) } else { x });
+    }
+    cache.origin().cloned().into_iter().for_each(|origin| kept.set_origin(origin));
+    Ok(kept)
 }
 
 /// For each draw, the row of `from` that each row of `tokens` is given.

@@ -8,6 +8,7 @@
 use anyhow::{Result, ensure};
 use tch::{Kind, Tensor};
 
+use super::baseline::without_firsts;
 use super::component::Component;
 use crate::hook::intervention::Intervention;
 use crate::hook::metric::Metric;
@@ -45,8 +46,9 @@ impl Optimal {
     ) -> Result<Vec<(Site, Intervention)>> {
         let sites = of.sites();
         let cache = model.run(&self.from, &Plan::new().cache(sites.clone()))?.cache;
+        let cache = without_firsts(&cache)?;
         let (mut mean, mut scale) = (Vec::new(), Vec::new());
-        let mask = self.from.mask(model.device());
+        let mask = cache.tokens().mask(model.device());
         for site in &sites {
             let rows = of.part(&cache.get(*site)?).to_kind(Kind::Double);
             let rows =

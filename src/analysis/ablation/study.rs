@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ndarray::ArrayD;
 
 use super::baseline::Ablation;
@@ -45,7 +45,8 @@ pub struct AblationStudy {
     pub(super) metric: Metric,
 }
 
-/// Takes out every component in turn, under every baseline, on the same prompts.
+/// Takes out every component in turn, under every baseline, on the same prompts. Baselines whose
+/// labels are equal are numbered in the order given. A projection takes no neurons.
 ///
 /// ```
 /// use thalweg::{Ablation, AblationStudy, Component, Metric, Model, ablation_study, repeated_tokens};
@@ -78,10 +79,7 @@ pub fn ablation_study(
             "ablation_study: {component} is listed twice"
         );
     }
-    for (i, baseline) in baselines.iter().enumerate() {
-        let again = baselines[..i].iter().any(|other| other.label() == baseline.label());
-        ensure!(!again, "ablation_study: the baseline {:?} is listed twice", baseline.label());
-    }
+    let labels = labels(components, baselines)?;
     let (mut parts, mut rows, mut origins, mut base) = (vec![], vec![], vec![], vec![]);
     for baseline in baselines {
         let (draws, origin) = prepared(model, tokens, components, baseline)?;
@@ -102,7 +100,7 @@ pub fn ablation_study(
     }
     let axis = |axis, labels| GridAxis { axis, labels };
     let axes = vec![
-        axis(Axis::Series, baselines.iter().map(|how| how.label().to_owned()).collect()),
+        axis(Axis::Series, labels),
         axis(Axis::Batch, (0..tokens.batch()).map(|row| row.to_string()).collect()),
         axis(Axis::Component, components.iter().map(ToString::to_string).collect()),
     ];
@@ -187,6 +185,32 @@ impl fmt::Debug for AblationStudy {
         }
         Ok(())
     }
+}
+
+/// The baselines' names, equal ones numbered; fails where a baseline is of no use.
+fn labels(components: &[Component], baselines: &[Ablation]) -> Result<Vec<String>> {
+    let neuron = components.iter().find(|component| matches!(component, Component::Neuron(..)));
+    let mut labels = Vec::new();
+    for (i, baseline) in baselines.iter().enumerate() {
+        let label = baseline.label();
+        if let (true, Some(neuron)) = (baseline.is_projection(), neuron) {
+            bail!(
+                "ablation_study: {neuron} under {label:?}: a projection takes the last axis whole; leave \
+                 neurons out"
+            );
+        }
+        // A label holds counts: others of the same label may be of other prompts or directions.
+        let before = baselines[..i].iter().filter(|other| other.label() == label).count();
+        ensure!(
+            before == 0 || !baseline.is_zero(),
+            "ablation_study: the baseline {label:?} is listed twice"
+        );
+        labels.push(match before {
+            0 => label.to_owned(),
+            _ => format!("{label} ({})", before + 1),
+        });
+    }
+    Ok(labels)
 }
 
 /// What stands in for each component, draw by draw.
