@@ -239,8 +239,34 @@ fn what_cannot_be_correlated_says_which_axis_or_prompt_it_lacks() -> Result<()> 
     says(pearson().shuffle(Shuffle::Within).of(&label, &label), &["no two samples share a prompt"]);
     says(pearson().given(&label).of(&label, &label), &["3 samples", "expected 4"]);
     says(quick(Coefficient::Distance).given(&tokens).of(&tokens, &tokens), &["hold others fixed"]);
+    let many = drawn(&mut rng, &[(Axis::Batch, 12_000)]);
+    says(
+        quick(Coefficient::Distance).of(&many, &many),
+        &["1 cells over 12000 samples", "fewer cells or samples"],
+    );
     says(pearson().shuffles(0).of(&label, &label), &["0 draws"]);
     let infinite = tokens.map(|x| if x > 0.0 { f64::INFINITY } else { x });
     says(pearson().of(&tokens, &infinite), &["the second grid is inf", "finite"]);
+    Ok(())
+}
+
+#[test]
+fn samples_of_other_prompts_or_another_order_are_not_paired() -> Result<()> {
+    let mut rng = Rng::new(9);
+    let tokens = drawn(&mut rng, &[(Axis::Batch, 5), (Axis::Pos, 4)]);
+    let mixed = tokens.select_many(Axis::Batch, &[0, 1, 3, 2, 4])?;
+    let how = quick(Coefficient::Pearson);
+    let wrong =
+        ["entry 2 of Batch is \"2\" in the first grid, \"3\" in", ".relabel(Axis::Batch, ..)"];
+    says(how.of(&tokens, &mixed), &wrong);
+    says(how.clone().given(&mixed).of(&tokens, &tokens), &[wrong[0], "what is given"]);
+    let few = tokens.select_many(Axis::Pos, &[0, 1, 2])?;
+    says(how.of(&tokens, &few), &["Pos has 4 entries in the first grid, 3 in the second grid"]);
+    let named = mixed.relabel(Axis::Batch, tokens.labels(Axis::Batch)?)?;
+    assert_eq!(how.of(&tokens, &named)?.n, 20);
+    // Cells may be called what they like.
+    let cells = drawn(&mut rng, &[(Axis::Head, 2), (Axis::Batch, 5), (Axis::Pos, 4)]);
+    let renamed = cells.clone().relabel(Axis::Head, &["a", "b"])?;
+    assert_eq!(how.of(&cells, &renamed)?.n, 20);
     Ok(())
 }

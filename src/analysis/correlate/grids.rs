@@ -23,7 +23,7 @@ use crate::show::Bar;
 
 /// Coefficients that differ by less than this are the same but for rounding.
 const ROUNDING: f64 = 1e-12;
-/// Numbers that draws may take together: 1 GiB.
+/// Numbers that draws may take together, or the distances of either side: 1 GiB.
 const MOST: usize = 1 << 27;
 
 /// How two grids are to be correlated; [`of`](Self::of) does it. A by-value builder.
@@ -41,7 +41,7 @@ pub struct Correlate {
 /// The correlation of every cell of `a` with every cell of `b` over the tokens or prompts they share, with
 /// intervals, p values and the control: [`Correlate`] with its defaults.
 ///
-/// Samples are along `Batch` and `Pos` (or `Query`); all other axes are cells. Of several prompts with several
+/// Samples are along `Batch` and `Pos` (or `Query`), with the same labels in both; all other axes are cells. Of several prompts with several
 /// tokens each, whole prompts are drawn and shuffled.
 ///
 /// ```
@@ -102,6 +102,13 @@ impl Correlate {
     pub fn of(&self, a: &Grid, b: &Grid) -> Result<Correlations> {
         ensure!(self.shuffles > 0 && self.resamples > 0, "correlate: 0 draws, expected at least 1");
         let joint = Joint::new(self, a, b)?;
+        let (cells, n) = (joint.widest(), joint.n);
+        ensure!(
+            self.how != Coefficient::Distance || cells * n * n <= MOST,
+            "correlate: a distance correlation of {cells} cells over {n} samples holds {} numbers a side, \
+             expected at most {MOST}; take fewer cells or samples",
+            cells * n * n
+        );
         let (x, y) = joint.ready(self.how, None);
         let r = x.with(&y);
         let drawn = joint.cells.iter().map(GridAxis::len).product::<usize>();

@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use super::coefficient::{Coefficient, Ready, places};
 use super::grids::Correlate;
-use super::samples::{Samples, default_axes, groups, joined};
+use super::samples::{Samples, default_axes, groups, joined, same};
 use crate::grid::{Grid, GridAxis};
 
 /// Both sides over the samples they share.
@@ -39,6 +39,10 @@ impl Joint {
         let second = Samples::new("the second grid", b, &over)?;
         let third = how.given.as_ref().map(|given| Samples::new("what is given", given, &over));
         let third = third.transpose()?;
+        same(("the first grid", a), ("the second grid", b), &over)?;
+        if let Some(given) = &how.given {
+            same(("the first grid", a), ("what is given", given), &over)?;
+        }
         let all: BTreeSet<Vec<usize>> = first.keys.iter().chain(&second.keys).cloned().collect();
         let mut keys: BTreeSet<Vec<usize>> = first.keys.iter().cloned().collect();
         for other in [Some(&second), third.as_ref()].into_iter().flatten() {
@@ -76,6 +80,11 @@ impl Joint {
         };
         let given = self.given.as_ref().map(take);
         (how.ready(&take(&self.a), given.as_ref()), how.ready(&take(&self.b), given.as_ref()))
+    }
+
+    /// Cells of the side that has more of them.
+    pub(super) fn widest(&self) -> usize {
+        self.a.size()[0].max(self.b.size()[0]) as usize
     }
 
     /// How many lists are held fixed.

@@ -56,6 +56,33 @@ impl Samples {
     }
 }
 
+/// Fails unless both grids have the same samples along `over`: as many, by the same labels.
+pub(super) fn same(
+    (name, grid): (&str, &Grid),
+    (other_name, other): (&str, &Grid),
+    over: &[Axis],
+) -> Result<()> {
+    for axis in over {
+        let ours = &grid.axes[place(name, grid, *axis)?].labels;
+        let theirs = &other.axes[place(other_name, other, *axis)?].labels;
+        ensure!(
+            ours.len() == theirs.len(),
+            "correlate: {axis} has {} entries in {name}, {} in {other_name}, expected the same samples",
+            ours.len(),
+            theirs.len()
+        );
+        if let Some(i) = (0..ours.len()).find(|i| ours[*i] != theirs[*i]) {
+            bail!(
+                "correlate: entry {i} of {axis} is {:?} in {name}, {:?} in {other_name}, expected the \
+                 same samples in the same order; if they are, .relabel(Axis::{axis}, ..)",
+                ours[i],
+                theirs[i]
+            );
+        }
+    }
+    Ok(())
+}
+
 /// The axes of a grid that samples are along unless said otherwise: prompts, and tokens.
 pub(super) fn default_axes(grid: &Grid) -> Result<Vec<Axis>> {
     let has = |axis: Axis| grid.axes.iter().any(|named| named.axis == axis);
