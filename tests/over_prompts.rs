@@ -94,6 +94,23 @@ fn the_interval_is_that_of_means_of_prompts_drawn_again() -> Result<()> {
 }
 
 #[test]
+fn columns_of_prompts_of_several_lengths_are_counted_from_the_end() -> Result<()> {
+    let (model, prompts) = (tiny_world(), set("agree").first(6));
+    // Three batches of one width: of one length, of several, and again of one.
+    let mut labels = [["A", "cat", "is"], ["-3", "-2", "is"], ["A", "dog", "was"]].into_iter();
+    let mut what = |_: &Model, part: &Prompts| -> Result<Grid> {
+        let values = ArrayD::from_elem(vec![part.len(), 3], 1.0);
+        let grid = Grid::from_array(values, &[Axis::Batch, Axis::Pos], "nats")?.n(7);
+        grid.relabel(Axis::Pos, &labels.next().unwrap())
+    };
+    let each = each_prompt(&model, &prompts, 2, &mut what)?;
+    assert_eq!(each.labels(Axis::Pos)?, ["-3", "-2", "-1"]);
+    // Seven numbers of each prompt are still one prompt.
+    assert_eq!((each.n, bootstrap_mean(&each, Axis::Batch, 10, 1)?.n), (1, 6));
+    Ok(())
+}
+
+#[test]
 fn every_task_of_the_shipped_sets_is_solved_with_its_interval_above_chance() -> Result<()> {
     let model = tiny_world();
     // Identity of the indirect object, induction, facts, greater than, agreement, sentiment, key and

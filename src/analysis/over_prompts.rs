@@ -57,7 +57,7 @@ pub fn over_prompts(
 
 /// An analysis of every prompt of a set, `Batch` outermost, the prompts in their order: see
 /// [`over_prompts`]. Labels along other axes that differ between batches (tokens, where prompts
-/// differ) become numbers.
+/// differ) become numbers, counted from the end ("-1") where those of a batch are.
 pub fn each_prompt(
     model: &Model,
     prompts: &Prompts,
@@ -180,6 +180,28 @@ fn alike(first: &Grid, grid: &Grid) -> Result<()> {
     Ok(())
 }
 
+/// One label for each place of several batches' axes: the one they share, else the place, counted
+/// from the end where a batch does so, for there rows of different lengths end in one column.
+fn labels(each: &[&[String]]) -> Vec<String> {
+    let len = each[0].len();
+    let back = |label: &String| label.strip_prefix('-').and_then(|k| k.parse::<usize>().ok());
+    let at_end =
+        |labels: &&[String]| (0..len).any(|i| back(&labels[i]).is_some_and(|k| i + k == len));
+    let from_end = each.iter().any(at_end);
+    let label = |i: usize| {
+        let all = || each.iter().map(|labels| &labels[i]);
+        if all().all(|label| *label == each[0][i]) {
+            return each[0][i].clone();
+        }
+        match all().find(|label| back(label).is_some()) {
+            Some(label) => label.clone(),
+            None if from_end => format!("-{}", len - i),
+            None => i.to_string(),
+        }
+    };
+    (0..len).map(label).collect()
+}
+
 fn joined(parts: Vec<Grid>, prompts: &Prompts) -> Result<Grid> {
     let first =
         parts.first().context("each_prompt: the set is empty, expected a prompt at least")?;
@@ -194,15 +216,12 @@ fn joined(parts: Vec<Grid>, prompts: &Prompts) -> Result<Grid> {
         grid.missing = Some(ndarray::concatenate(Nth(0), &views)?);
     }
     for (at, named) in grid.axes.iter_mut().enumerate().skip(1) {
-        for (i, label) in named.labels.iter_mut().enumerate() {
-            if parts.iter().any(|part| part.axes[at].labels[i] != *label) {
-                *label = i.to_string();
-            }
-        }
+        let each: Vec<&[String]> = parts.iter().map(|part| &part.axes[at].labels[..]).collect();
+        named.labels = labels(&each);
     }
     grid.axes[0].labels = (0..prompts.len()).map(|i| i.to_string()).collect();
     grid.code = None;
-    grid.n = parts.iter().map(|part| part.n).min().unwrap_or(1);
+    grid.n = 1; // each prompt is one, over however many tokens its own numbers are means
     grid.provenance.remove("prompt");
     let grid = parts.iter().skip(1).fold(grid, Grid::of_runs_of);
     grid.check()?;
