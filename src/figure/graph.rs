@@ -152,10 +152,17 @@ impl Figure {
     }
 }
 
+/// Largest number that a label may hold.
+const LARGEST: usize = 1 << 20;
+
+fn number(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|number| *number <= LARGEST)
+}
+
 /// Layer and number of `L3H2` or `L3G1`.
 fn numbered(name: &str, letter: char) -> Option<(usize, usize)> {
-    let (layer, number) = name.strip_prefix('L')?.split_once(letter)?;
-    Some((layer.parse().ok()?, number.parse().ok()?))
+    let (layer, own) = name.strip_prefix('L')?.split_once(letter)?;
+    Some((number(layer)?, number(own)?))
 }
 
 /// Heads that share a key/value head; 1 if each has its own.
@@ -185,8 +192,7 @@ fn node(label: &str, shared: usize) -> Result<GraphNode> {
             _ => at(name, 3 * layer + 1, group),
         });
     }
-    let mlp =
-        name.strip_suffix(" mlp").and_then(|layer| layer.strip_prefix('L')?.parse::<usize>().ok());
+    let mlp = name.strip_suffix(" mlp").and_then(|layer| number(layer.strip_prefix('L')?));
     match (name, mlp) {
         ("embed", _) => Ok(at(name, 0, 0)),
         ("logits", _) => Ok(at(name, usize::MAX, 0)),

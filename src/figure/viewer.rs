@@ -39,7 +39,8 @@ pub fn attention_viewer(grid: &Grid) -> Result<Figure> {
 
 impl Figure {
     /// Marks which heads of an attention viewer share keys and values: the model's number of key/value
-    /// heads, of which the number of heads is a multiple.
+    /// heads, of which the number of heads is a multiple. All heads of a layer must be shown, labelled
+    /// `H3` or `3`.
     pub fn kv_heads(self, kv_heads: usize) -> Result<Figure> {
         let Content::Drawing(drawing) = &self.content else {
             anyhow::bail!("key/value heads are marked in an attention viewer; this is {self:?}")
@@ -47,11 +48,19 @@ impl Figure {
         let What::Attention(grid) = &drawing.what else {
             anyhow::bail!("key/value heads are marked in an attention viewer; this is {self:?}")
         };
-        let heads = grid.labels(Axis::Head)?.len();
+        let labels = grid.labels(Axis::Head)?;
+        let heads = labels.len();
         ensure!(
             kv_heads > 0 && heads % kv_heads == 0,
             "{heads} heads cannot share {kv_heads} key/value heads evenly"
         );
+        if let Some(label) = labels.iter().find(|label| number(label).is_none_or(|n| n >= heads)) {
+            anyhow::bail!(
+                "key/value heads: head {:?}, expected all heads of a layer, H0..H{}",
+                text::visible(label),
+                heads - 1
+            );
+        }
         Ok(self.styled(|style| style.kv_heads = Some(kv_heads)))
     }
 }
@@ -139,6 +148,17 @@ fn payload(grid: &Grid, style: &Style) -> String {
 /// The key/value head of each head; empty if it is not known.
 fn groups(grid: &Grid, style: &Style, heads: usize) -> Vec<usize> {
     let Some(kv_heads) = style.kv_heads else { return Vec::new() };
-    let per_layer = grid.labels(Axis::Head).map_or(heads, <[String]>::len);
-    (0..heads).map(|head| head % per_layer / (per_layer / kv_heads)).collect()
+    let outer = &grid.axes[..grid.axes.len() - 2];
+    let Some(place) = outer.iter().position(|axis| axis.axis == Axis::Head) else {
+        return Vec::new();
+    };
+    let labels = &outer[place].labels;
+    let shared = (labels.len() / kv_heads).max(1);
+    let head = |panel: usize| number(&labels[panels::outer_index(outer, panel)[place]]);
+    (0..heads).map(|panel| head(panel).unwrap_or(0) / shared).collect()
+}
+
+/// Number of the head `H3`, or `3`.
+fn number(label: &str) -> Option<usize> {
+    label.strip_prefix('H').unwrap_or(label).parse().ok()
 }

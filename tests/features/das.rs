@@ -145,4 +145,12 @@ fn a_search_that_cannot_be_is_refused() {
     says(Das::new(Point::ResidPost.at(2), -1, 1, 1).fit(&model, &pairs), &["layers 0..1"]);
     let none = Das { steps: 0, ..Das::new(Point::ResidPost.at(0), -1, 1, 1) };
     says(none.fit(&model, &pairs), &["steps: 0"]);
+    let das = Das::new(Point::ResidPost.at(0), -1, 1, 1);
+    for label in [-100, 23] {
+        let mut wrong = pairs.clone();
+        wrong.labels[2] = label;
+        says(das.fit(&model, &wrong), &[&format!("label {label}"), "0..22"]);
+    }
+    let InterchangePairs { base, source, items, .. } = pairs;
+    says(InterchangePairs::new(base, source, vec![0, 1, -1, 0], items), &["label -1"]);
 }

@@ -182,3 +182,16 @@ fn a_causal_model_gives_what_follows_from_its_variables() {
     says(lost.output(&[1]), &["variable \"a\"", "no value \"b\": there are x"]);
     says(CausalModel::new(&["x"]).unwrap().output(&[1]), &["no variables"]);
 }
+
+#[test]
+fn in_a_half_model_nothing_is_rounded_before_the_end() {
+    let (model, pairs, site) =
+        (model_of(config(), Kind::BFloat16, 1), pairs(), Point::ResidMid.at(1));
+    let subspace = at(3, site, 12);
+    let source = subspace.vectors(&model, &pairs.source).unwrap();
+    let plan = Plan::new().intervene(site, subspace.intervention(&source)).cache(site);
+    let mixed = model.run(&pairs.base, &plan).unwrap().cache.get(site).unwrap().select(1, 4);
+    let base = subspace.vectors(&model, &pairs.base).unwrap();
+    let change = (source - &base).matmul(&subspace.rows.tr()).matmul(&subspace.rows);
+    assert!(same(&mixed, &(base + change).to_kind(Kind::BFloat16)));
+}

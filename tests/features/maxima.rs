@@ -162,3 +162,13 @@ fn features_that_do_not_exist_are_named() {
     says(ask(Point::MlpPost.at(0), &[], 1), &["0 features"]);
     says(ask(Point::MlpPost.at(0), &[0], 1), &["no prompt has more than one token"]);
 }
+
+#[test]
+fn prompts_of_one_token_take_no_place_among_the_random_ones() {
+    let mut rows = vec![vec![4]; 30];
+    rows.extend([vec![1, 2], vec![3, 4, 5], vec![6, 7]]);
+    let batches = rows.chunks(7).map(Tokens::from_ids);
+    let found = max_activating(&model(), batches, Point::MlpPost.at(1), &[3], 3, 1).unwrap();
+    let prompts: Vec<usize> = found[0].random.iter().map(|snippet| snippet.prompt).collect();
+    assert_eq!(prompts, [30, 31, 32]);
+}

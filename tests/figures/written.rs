@@ -135,6 +135,13 @@ fn the_viewer_marks_heads_that_share_keys() {
     let figure = attention_viewer(&patterns(2, 4, 6)).unwrap();
     let html = figure.clone().kv_heads(2).unwrap().bundle().unwrap().html;
     assert_eq!(stored(&html)["groups"], serde_json::json!([0, 0, 1, 1, 0, 0, 1, 1]));
+    let turned = patterns(2, 4, 6).transpose(&[Axis::Head, Axis::Layer, Axis::Query, Axis::Key]);
+    let turned = attention_viewer(&turned.unwrap()).unwrap().kv_heads(2).unwrap();
+    let groups = stored(&turned.bundle().unwrap().html)["groups"].clone();
+    assert_eq!(groups, serde_json::json!([0, 0, 0, 0, 1, 1, 1, 1]));
+    let some = patterns(2, 4, 6).select_many(Axis::Head, &[3, 1]).unwrap();
+    let some = attention_viewer(&some).unwrap();
+    assert!(message(some.kv_heads(2)).contains("head \"H3\", expected all heads of a layer"));
     assert!(message(figure.kv_heads(3)).contains("4 heads cannot share 3 key/value heads"));
     assert!(message(heatmap(&lens()).unwrap().kv_heads(1)).contains("attention viewer"));
 }
@@ -168,8 +175,12 @@ fn a_circuit_joins_what_writes_and_what_reads() {
     assert!(!bundle.svg.contains("mlp"), "a node without links is not drawn");
     assert!(bundle.text.contains("heaviest embed → logits: -2 nats"), "{}", bundle.text);
     assert!(bundle.svg.contains("stroke-dasharray"), "the head is tied to its key/value head");
-    let odd = grid.relabel(Axis::Writer, &["embed", "head 3"]).unwrap();
+    let odd = grid.clone().relabel(Axis::Writer, &["embed", "head 3"]).unwrap();
     assert!(message(circuit(&odd)).contains("\"head 3\" is no component of a circuit"));
+    for large in ["L0H18446744073709551615", "L9999999999999999999 mlp", "L0H1048577"] {
+        let large = grid.clone().relabel(Axis::Writer, &["embed", large]).unwrap();
+        assert!(message(circuit(&large)).contains("is no component of a circuit"));
+    }
     assert!(message(circuit(&lens())).contains("no axis Writer"));
 }
 

@@ -105,3 +105,22 @@ fn a_head_that_writes_nothing_has_length_zero_and_no_direction() {
     assert_eq!(cosines.select(Axis::Layer, 1).unwrap().present().count(), 0);
     assert_eq!(cosines.select(Axis::Layer, 0).unwrap().present().count(), 4 * 9);
 }
+
+#[test]
+fn a_component_that_writes_nothing_has_no_cosine() {
+    let model = model()
+        .with_weights(|name, w| {
+            let none = name.contains("layers.1.mlp.down_proj");
+            Ok(if none { w.zeros_like() } else { w.shallow_clone() })
+        })
+        .unwrap();
+    for against in [Against::Before, Against::Final] {
+        let cosines = component_cosines(&everything(&model), against).unwrap();
+        let at = |label: &str| {
+            let labels = cosines.labels(Axis::Component).unwrap();
+            labels.iter().position(|own| own == label).unwrap()
+        };
+        assert!(!cosines.exists(&[0, at("L1 mlp"), 2]) && cosines.exists(&[0, at("L0 mlp"), 2]));
+        assert!(cosines.present().all(|(_, value)| value.is_finite()));
+    }
+}

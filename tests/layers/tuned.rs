@@ -210,3 +210,16 @@ fn training_that_cannot_be_says_why() {
     let error = message(TunedLens::from_parts(&model, &weights, &eye(2)));
     assert!(error.contains("[2, 3, 3]") && error.contains("[2, 12, 12]"), "{error}");
 }
+
+#[test]
+fn tokens_that_are_never_said_leave_the_divergences_finite() {
+    let model = model_f32()
+        .with_weights(|name, w| {
+            Ok(if name.contains("lm_head") { w * 1000.0 } else { w.shallow_clone() })
+        })
+        .unwrap();
+    let (train, held_out) = (prompts(&model, 2, 2), prompts(&model, 4, 3));
+    let fit = TunedLensTraining::new(&train, &held_out).steps(1).run(&model).unwrap();
+    let all = fit.held_out.values.iter().all(|kl| kl.is_finite());
+    assert!(all, "{:?}", fit.held_out);
+}

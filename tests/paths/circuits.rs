@@ -188,7 +188,7 @@ fn a_mean_or_nothing_can_stand_outside_the_circuit() {
         let none = Circuit::empty(model.config());
         let plan = Plan::new().cache(Point::ResidPost);
         let last = Point::ResidPost.at(model.config().n_layers - 1);
-        // The final stream is then the mean of final streams, at every position.
+        // The final stream is then the mean of final streams, at every position but the first.
         let run = model.run(&others(), &plan).unwrap();
         let stream = run.cache.get(last).unwrap();
         let own = others().lens().into_iter().enumerate().map(|(row, n)| {
@@ -199,8 +199,15 @@ fn a_mean_or_nothing_can_stand_outside_the_circuit() {
             Tensor::cat(&own.collect::<Vec<_>>(), 0).mean_dim([0i64].as_slice(), false, None);
         let with_mean = EdgePatching::with_mean(&model, &tokens(), &others()).unwrap();
         let run = with_mean.run(&none, Plan::new().cache(last)).unwrap();
-        let found = run.cache.get(last).unwrap().get(0);
-        assert!(distance(&found, &mean.expand_as(&found)) < 1e-12);
+        let own = model.run(&tokens(), &Plan::new().cache(last)).unwrap().cache.get(last).unwrap();
+        for (row, n) in tokens().lens().into_iter().enumerate() {
+            let first = tokens().padding(row) as i64;
+            let [found, own] = [&run.cache.get(last).unwrap(), &own]
+                .map(|x| x.get(row as i64).narrow(0, first, n as i64));
+            assert!(distance(&found.get(0), &own.get(0)) < 1e-12);
+            let found = found.narrow(0, 1, n as i64 - 1);
+            assert!(distance(&found, &mean.expand_as(&found)) < 1e-12);
+        }
         // And without any writer only biases of attention are left in it.
         let with_zero = EdgePatching::with_zero(&model, &tokens()).unwrap();
         let run = with_zero.run(&none, Plan::new().cache(last)).unwrap();

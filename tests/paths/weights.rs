@@ -162,6 +162,9 @@ fn a_head_that_writes_what_it_reads_copies_and_one_that_negates_it_suppresses() 
         assert!(more.values[[0, 0]] > 0.9 && less.values[[0, 0]] == 0.0, "{shares:?}");
         near(shares.chance, 5.0 / 23.0);
     }
+    let all: Vec<i64> = (0..22).collect();
+    let silent = token_copying(&identity(0.0, false), &all, 11).unwrap();
+    assert_eq!((silent.copied.values[[0, 0]], silent.suppressed.values[[0, 0]]), (0.0, 0.0));
     let model = identity(1.0, false);
     says(token_copying(&model, &[1, 2, 3], 2), &["2 highest of 3"]);
     says(token_copying(&model, &[1, 23], 1), &["23"]);

@@ -61,6 +61,7 @@ impl Das {
         let (k, n) = (self.k, pairs.len());
         ensure!(k <= d, "DAS at {}: {k} dimensions of {d}", self.site);
         ensure!(n > 0 && self.batch > 0 && self.steps > 0, "DAS: {n} pairs, {self:?}");
+        pairs.check(model)?;
         let mut rng = Rng::new(self.seed);
         let first = Subspace::random(self.site, self.position.clone(), (k, d), rng.bits())?;
         if k == 0 {

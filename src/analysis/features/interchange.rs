@@ -56,12 +56,25 @@ impl InterchangePairs {
             n[2],
             n[3]
         );
+        if let Some(label) = labels.iter().find(|label| **label < 0) {
+            bail!("interchange: label {label}, expected the id of a token");
+        }
         Ok(InterchangePairs { base, source, labels, items })
     }
 
     /// Number of pairs.
     pub fn len(&self) -> usize {
         self.labels.len()
+    }
+
+    /// Fails unless each label is an id of the model's.
+    pub(super) fn check(&self, model: &Model) -> Result<()> {
+        let n = model.config().d_vocab;
+        let wrong = |label: &&i64| !(0..n as i64).contains(*label);
+        match self.labels.iter().find(wrong) {
+            Some(label) => bail!("interchange: label {label}, expected an id of 0..{}", n - 1),
+            None => Ok(()),
+        }
     }
 
     /// Whether there are none.
@@ -189,6 +202,7 @@ impl Subspace {
     /// Interchange intervention accuracy: the share of pairs at which the most likely token is the
     /// label, 0..1.
     pub fn iia(&self, model: &Model, pairs: &InterchangePairs) -> Result<f64> {
+        pairs.check(model)?;
         let said = Vec::<i64>::try_from(self.logits(model, pairs)?.argmax(-1, false))?;
         let right = said.iter().zip(&pairs.labels).filter(|(a, b)| a == b).count();
         Ok(right as f64 / pairs.len() as f64)
@@ -244,13 +258,14 @@ impl fmt::Debug for Subspace {
     }
 }
 
-/// `x + (source - x) R^T R` at the position; the graph of `rows` is kept.
+/// `x + (source - x) R^T R` at the position, in f64; the graph of `rows` is kept.
 pub(super) fn interchange(rows: &Tensor, source: &Tensor, position: &Position) -> Intervention {
     let held = Mutex::new((rows.shallow_clone(), source.shallow_clone()));
     let act = move |x: &Tensor| {
         let held = held.lock().unwrap_or_else(PoisonError::into_inner);
-        let (rows, source) = (held.0.to_kind(x.kind()), held.1.to_kind(x.kind()));
-        let flat = x.flatten(2, -1); // [Batch, Pos, D]
+        let wide = |t: &Tensor| t.to_device(x.device()).to_kind(Kind::Double);
+        let (rows, source) = (wide(&held.0), wide(&held.1));
+        let flat = wide(&x.flatten(2, -1)); // [Batch, Pos, D]
         let expected = [flat.size()[0], flat.size()[2]];
         ensure!(
             source.size() == expected && rows.size()[1] == expected[1],
@@ -259,7 +274,7 @@ pub(super) fn interchange(rows: &Tensor, source: &Tensor, position: &Position) -
             rows.size()
         );
         let change = (source.unsqueeze(1) - &flat).matmul(&rows.tr()).matmul(&rows);
-        Ok((flat + change).view_as(x))
+        Ok((flat + change).view_as(x).to_kind(x.kind()))
     };
     Intervention::custom("interchange", act).pos(position.clone())
 }
@@ -271,8 +286,17 @@ pub(super) fn vectors(
     site: Site,
     position: &Position,
 ) -> Result<Tensor> {
-    let run = model.run(tokens, &Plan::new().cache(site).logits_at(-1))?;
-    Ok(frame::at_position(&run.cache.get(site)?, tokens, position)?.flatten(1, -1))
+    let some = |tokens: &Tokens| -> Result<Tensor> {
+        let run = model.run(tokens, &Plan::new().cache(site).logits_at(-1))?;
+        Ok(frame::at_position(&run.cache.get(site)?, tokens, position)?.flatten(1, -1))
+    };
+    if tokens.batch() <= AT_ONCE {
+        return some(tokens);
+    }
+    let rows: Vec<usize> = (0..tokens.batch()).collect();
+    let parts: Result<Vec<Tensor>> =
+        rows.chunks(AT_ONCE).map(|rows| some(&tokens.rows(rows)?)).collect();
+    Ok(Tensor::cat(&parts?, 0))
 }
 
 /// Fails unless vectors at the site have `d` entries.

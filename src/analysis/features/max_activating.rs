@@ -215,6 +215,8 @@ struct Collector {
     k: usize,
     rng: Rng,
     prompts: usize,
+    /// Prompts of more than one token.
+    eligible: usize,
     tokens: usize,
     list: Vec<FeatureExamples>,
 }
@@ -230,7 +232,7 @@ impl Collector {
             prompts: 0,
         };
         let list = features.iter().map(one).collect();
-        Collector { k, rng: Rng::new(seed), prompts: 0, tokens: 0, list }
+        Collector { k, rng: Rng::new(seed), prompts: 0, eligible: 0, tokens: 0, list }
     }
 
     /// Takes in `values [Batch, Pos, feature]`.
@@ -243,8 +245,10 @@ impl Collector {
                 continue;
             }
             self.tokens += len - 1;
-            // A reservoir: each prompt seen so far is kept with the same probability.
-            let place = if prompt < self.k { prompt } else { self.rng.below(prompt + 1) };
+            // A reservoir: each eligible prompt so far is kept with the same probability.
+            let seen = self.eligible;
+            self.eligible += 1;
+            let place = if seen < self.k { seen } else { self.rng.below(seen + 1) };
             let own =
                 values.get(row as i64).narrow(0, padding as i64, len as i64).tr().contiguous();
             for (i, found) in self.list.iter_mut().enumerate() {

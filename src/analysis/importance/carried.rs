@@ -74,7 +74,7 @@ impl Carried {
         layer: usize,
         row: usize,
     ) -> Result<Self> {
-        let pattern = site(what, cache, Point::Pattern.at(layer), row)?;
+        let pattern = site(what, model, cache, Point::Pattern.at(layer), row)?;
         let v = values(what, model, cache, layer, row)?;
         let written = v.bmm(&model.weight(W::O, layer)?.to_kind(Kind::Double));
         Ok(Carried { pattern, written })
@@ -105,17 +105,23 @@ pub(super) fn values(
     row: usize,
 ) -> Result<Tensor> {
     let config = model.config();
-    let v = site(what, cache, Point::V.at(layer), row)?.transpose(0, 1); // [KvHead, Key, DHead]
+    let v = site(what, model, cache, Point::V.at(layer), row)?.transpose(0, 1); // [KvHead, Key, DHead]
     let group = (config.n_heads / config.n_kv_heads) as i64;
     Ok(v.repeat_interleave_self_int(group, 0, None::<i64>))
 }
 
-/// One row of what is cached at a site, f64.
-pub(super) fn site(what: &str, cache: &Cache, site: Site, row: usize) -> Result<Tensor> {
+/// One row of what is cached at a site, f64, where the model is: a cache may lie elsewhere.
+pub(super) fn site(
+    what: &str,
+    model: &Model,
+    cache: &Cache,
+    site: Site,
+    row: usize,
+) -> Result<Tensor> {
     let x = cache
         .get(site)
         .map_err(|error| anyhow!("{what} needs Plan::new().cache(mixing_sites()): {error}"))?;
-    Ok(x.get(row as i64).to_kind(Kind::Double))
+    Ok(x.get(row as i64).to_device(model.device()).to_kind(Kind::Double))
 }
 
 fn three(x: &Tensor) -> [i64; 3] {

@@ -60,8 +60,8 @@ pub(super) fn mixed(
     for layer in progress(0..cache.n_layers(), name).unit("layers") {
         let rows = (0..cache.tokens().batch()).map(|row| {
             let carried = Carried::new(name, model, cache, layer, row)?;
-            let below = site(name, cache, Point::ResidPre.at(layer), row)?;
-            let after = site(name, cache, Point::ResidMid.at(layer), row)?;
+            let below = site(name, model, cache, Point::ResidPre.at(layer), row)?;
+            let after = site(name, model, cache, Point::ResidMid.at(layer), row)?;
             Ok(carried.measured(|from, first| {
                 // What stays at its own position passes attention by: key = first + query.
                 let n = from.size()[1];

@@ -78,7 +78,7 @@ pub fn token_attribution(model: &Model, cache: &Cache, metric: &Metric) -> Resul
             let onto = output.matmul(&reader.direction.get(row as i64)).unsqueeze(-1);
             let along = values(what, model, cache, layer, row)?.bmm(&onto).squeeze_dim(-1);
             let query = (tokens.padding(row) + at[0]) as i64;
-            Ok(site(what, cache, Point::Pattern.at(layer), row)?.select(1, query) * along)
+            Ok(site(what, model, cache, Point::Pattern.at(layer), row)?.select(1, query) * along)
         });
         layers.push(Tensor::stack(&rows.collect::<Result<Vec<_>>>()?, 0)); // [Batch, Head, Key]
     }

@@ -50,8 +50,9 @@ pub fn component_norms(cache: &Cache) -> Result<Grid> {
 }
 
 /// Cosine of what each attention layer and each MLP write with the stream, in -1..1; against the
-/// final stream that of the embedding too. Axes as those of [`component_norms`]. Needs `AttnOut` and
-/// `MlpOut` beside the stream asked for.
+/// final stream that of the embedding too. Axes as those of [`component_norms`]. A component that
+/// writes nothing has none: its cells are missing. Needs `AttnOut` and `MlpOut` beside the stream
+/// asked for.
 pub fn component_cosines(cache: &Cache, against: Against) -> Result<Grid> {
     let end = end(cache, against)?;
     let (mut labels, mut values) = (Vec::new(), Vec::new());
@@ -68,7 +69,8 @@ pub fn component_cosines(cache: &Cache, against: Against) -> Result<Grid> {
         labels.push(label);
     }
     let name = format!("cosine of what is written with the stream, {against:?}");
-    finish(cache, (Axis::Component, labels), &values, "cosine", &name)
+    let grid = finish(cache, (Axis::Component, labels), &values, "cosine", &name)?;
+    Ok(grid.missing_where(f64::is_nan))
 }
 
 /// Length (L2 norm) of what each head writes, without the output bias: `[Layer, Head, Pos]`, or
@@ -76,7 +78,7 @@ pub fn component_cosines(cache: &Cache, against: Against) -> Result<Grid> {
 pub fn head_norms(model: &Model, cache: &Cache) -> Result<Grid> {
     let mut layers = Vec::new();
     for layer in 0..cache.n_layers() {
-        let z = heads(cache, layer)?; // [Head, Batch Pos, DHead]
+        let z = heads(cache, layer)?.to_device(model.device()); // [Head, Batch Pos, DHead]
         let out = model.weight(W::O, layer)?.to_kind(Kind::Double); // [Head, DHead, DModel]
         layers.push(squares(&z, &out).sqrt());
     }
@@ -93,8 +95,8 @@ pub fn head_cosines(model: &Model, cache: &Cache, against: Against) -> Result<Gr
             Some(end) => end.shallow_clone(),
             None => stream(cache, Point::ResidPre.at(layer))?,
         };
-        let own = own.flatten(0, 1); // [Batch Pos, DModel]
-        let z = heads(cache, layer)?;
+        let own = own.flatten(0, 1).to_device(model.device()); // [Batch Pos, DModel]
+        let z = heads(cache, layer)?.to_device(model.device());
         let out = model.weight(W::O, layer)?.to_kind(Kind::Double);
         // What a head's values would have to be to write along the stream: [Head, Batch Pos, DHead].
         let along = own.matmul(&out.transpose(1, 2));

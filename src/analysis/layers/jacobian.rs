@@ -11,7 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::maps::{Maps, Owner, tensor};
 use crate::files::Files;
@@ -119,7 +119,8 @@ impl JacobianLens {
     pub(super) fn new(model: &Model, mean: Tensor, facts: (usize, usize, String)) -> Self {
         let (prompts, skip_first, what) = facts;
         let facts = Facts { owner: Owner::of(model), prompts, skip_first, what };
-        JacobianLens { mean: Held(mean), facts }
+        // Where an opened lens lies too, so that both can be merged.
+        JacobianLens { mean: Held(mean.to_device(Device::Cpu)), facts }
     }
 }
 

@@ -144,10 +144,10 @@ impl Lens {
 
     /// Logits `[.., Vocab]` that the lens reads in vectors `[.., DModel]` of a place of the stream.
     pub fn unembed(&self, site: impl Into<Site>, x: &Tensor) -> Result<Tensor> {
-        let site = site.into();
+        let (site, x) = (site.into(), x.to_device(self.model.device())); // a cache may lie elsewhere
         match &self.maps {
-            None => self.model.unembed(x),
-            Some(maps) => self.model.unembed(&maps.apply(site, x)?),
+            None => self.model.unembed(&x),
+            Some(maps) => self.model.unembed(&maps.apply(site, &x)?),
         }
     }
 
@@ -155,9 +155,9 @@ impl Lens {
     pub(super) fn said(&self, cache: &Cache) -> Result<Tensor> {
         let last = Point::ResidPost.at(cache.n_layers().saturating_sub(1));
         if cache.contains(Site::Logits) && !cache.contains(last) {
-            return cache.get(Site::Logits);
+            return Ok(cache.get(Site::Logits)?.to_device(self.model.device()));
         }
-        self.model.unembed(&cache.get(last)?)
+        self.model.unembed(&cache.get(last)?.to_device(self.model.device()))
     }
 
     /// Reads each rung, one after the other, and reduces its logits `[Batch, Pos, Vocab]` to

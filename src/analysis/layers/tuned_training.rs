@@ -164,7 +164,8 @@ impl TunedLensTraining {
         let mut losses = Vec::new();
         for step in progress(0..self.steps, "tuned lens").unit("steps") {
             let mut batch = Batch::new(model, &self.train.rows(draw.next())?, self.first)?;
-            said += batch.target.exp().mean_dim([0i64].as_slice(), false, Kind::Double);
+            let wide = batch.target.to_kind(Kind::Double);
+            said += wide.exp().mean_dim([0i64].as_slice(), false, Kind::Double);
             if self.shuffled {
                 batch.shuffle(&mut pairs);
             }
@@ -179,7 +180,9 @@ impl TunedLensTraining {
         };
         let mut lens = TunedLens::from_parts(model, &stack(|t| &t.a), &stack(|t| &t.b))?;
         lens.training = self.in_words();
-        let held_out = self.hold_out(model, &lens, &(said / self.steps as f64).log())?;
+        // A token that is never said has the smallest number there is, whose logarithm is finite.
+        let said = (said / self.steps as f64).clamp_min(f64::MIN_POSITIVE);
+        let held_out = self.hold_out(model, &lens, &said.log())?;
         let loss = ndarray::Array2::from_shape_vec((self.steps, config.n_layers), losses)?;
         let loss = Grid::from_array(loss, &[Axis::Step, Axis::Layer], "nats")?;
         let loss = self.noted(loss.relabel(Axis::Layer, &labels(config.n_layers))?, model);

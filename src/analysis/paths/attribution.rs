@@ -234,7 +234,7 @@ impl<'a> Reader<'a> {
             });
         }
         let scale = frame::at_position(&final_scale(model, cache)?, tokens, position)?;
-        let direction = Tensor::stack(&rows, 0) / scale;
+        let direction = Tensor::stack(&rows, 0) / scale.to_device(model.device());
         Ok(Reader { model, cache, metric, position, direction })
     }
 
@@ -243,7 +243,8 @@ impl<'a> Reader<'a> {
         let x = self.cache.get(site).map_err(|error| {
             anyhow::anyhow!("attribution needs Plan::new().cache(attribution_sites()): {error}")
         })?;
-        frame::at_position(&x, self.cache.tokens(), self.position)
+        let x = frame::at_position(&x, self.cache.tokens(), self.position)?;
+        Ok(x.to_device(self.model.device())) // a cache may lie elsewhere
     }
 
     /// What a site of the stream's width contributes, `[Batch]`.

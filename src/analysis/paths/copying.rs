@@ -29,7 +29,7 @@ pub struct TokenCopying {
 
 /// Through each head's OV circuit, `W_E W_OV W_U`: for how many of these tokens is their own logit
 /// among the `k` highest (copied) or lowest (suppressed) of all of them. `ids` may be a sample of the
-/// vocabulary; logits are compared within it.
+/// vocabulary; logits are compared within it, and equal ones share the mean of their ranks.
 ///
 /// The embedding enters as it is, without what the first layers make of it.
 ///
@@ -54,11 +54,15 @@ pub fn token_copying(model: &Model, ids: &[i64], k: usize) -> Result<TokenCopyin
         for head in 0..config.n_heads {
             let logits = ov_circuit(model, layer, head)?.apply(&embed)?.matmul(&unembed); // [n, n]
             let own = logits.diag(0).unsqueeze(1);
+            let sum = |x: Tensor| x.sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
+            // Tokens of the same logit share their ranks, so that a head that writes nothing neither
+            // copies nor suppresses.
+            let shared = (sum(logits.eq_tensor(&own)) - 1.0) / 2.0;
             for (share, beyond) in
                 shares.iter_mut().zip([logits.gt_tensor(&own), logits.lt_tensor(&own)])
             {
-                let rank = beyond.sum_dim_intlist([1i64].as_slice(), false, Kind::Int64);
-                share.push(rank.lt(k as i64).to_kind(Kind::Double).mean(None).double_value(&[]));
+                let among = (sum(beyond) + &shared).le((k - 1) as f64);
+                share.push(among.to_kind(Kind::Double).mean(None).double_value(&[]));
             }
         }
     }

@@ -56,6 +56,8 @@ pub struct EdgePatching {
     outside: Held,
     /// In words: "the corrupt run".
     what: String,
+    /// Whether each prompt's first token writes what it writes, also outside the circuit.
+    first_kept: bool,
     pub(super) origin: Option<Cache>,
 }
 
@@ -70,7 +72,8 @@ impl EdgePatching {
     }
 
     /// Edges outside the circuit carry the writer's mean over the tokens of these prompts, padding
-    /// and each prompt's first token left out.
+    /// and each prompt's first token left out. The clean prompts' first tokens, for which such a mean
+    /// is no stand-in, write on all edges what they write in the run.
     pub fn with_mean(model: &Model, clean: &Tokens, reference: &Tokens) -> Result<Self> {
         let cache = written(model, reference)?;
         let mut real = reference.mask(model.device());
@@ -90,7 +93,9 @@ impl EdgePatching {
             Ok(mean.unsqueeze(0).unsqueeze(0).to_kind(x.kind()))
         };
         let outside = counterfactual(model, &cache, mean)?;
-        Ok(Self::with(model, clean, outside, "their mean", Some(cache)))
+        let what = "their mean, but at first tokens";
+        let patching = Self::with(model, clean, outside, what, Some(cache));
+        Ok(EdgePatching { first_kept: true, ..patching })
     }
 
     /// Edges outside the circuit carry nothing. Off the data's distribution: put a mean beside it.
@@ -109,7 +114,7 @@ impl EdgePatching {
         origin: Option<Cache>,
     ) -> Self {
         let (model, tokens, what) = (model.clone(), tokens.clone(), what.to_owned());
-        EdgePatching { model, tokens, outside: Held(outside), what, origin }
+        EdgePatching { model, tokens, outside: Held(outside), what, first_kept: false, origin }
     }
 
     /// A run of the clean prompts in which only the edges of the circuit carry what this run gives
@@ -181,6 +186,17 @@ impl EdgePatching {
         &self.what
     }
 
+    /// False at tokens whose writes are never replaced: `[Batch, Pos, 1]`.
+    fn changed(&self) -> Tensor {
+        let [batch, width] = [self.tokens.batch(), self.tokens.width()].map(|n| n as i64);
+        let changed = Tensor::ones([batch, width, 1], (Kind::Bool, self.model.device()));
+        for row in (0..self.tokens.batch()).filter(|_| self.first_kept) {
+            let first = self.tokens.padding(row) as i64;
+            let _ = changed.get(row as i64).get(first).fill_(0);
+        }
+        changed
+    }
+
     /// The plan that lets every edge outside the circuit carry the counterfactual value.
     fn cut(&self, circuit: &Circuit, plan: Plan) -> Plan {
         let (graph, layers) = (circuit.graph, self.model.config().n_layers);
@@ -188,12 +204,15 @@ impl EdgePatching {
         let sizes = [graph.writers() as i64, batch, width, self.model.config().d_model as i64];
         let outside = self.outside.0.expand(sizes, false);
         let changes = Tensor::zeros(sizes, (outside.kind(), outside.device()));
+        let changed = self.changed();
         let state = Arc::new(Mutex::new((outside, changes)));
         let seen = |first: Writer| {
             let (state, first) = (state.clone(), graph.writer(first));
+            let changed = Mutex::new(changed.shallow_clone());
             Intervention::custom("seen by edge patching", move |x| {
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                record(&mut state, first, x)?;
+                let changed = changed.lock().unwrap_or_else(PoisonError::into_inner);
+                record(&mut state, first, x, &changed)?;
                 Ok(x.shallow_clone())
             })
         };
@@ -254,17 +273,18 @@ fn counterfactual(
     Ok(Tensor::stack(&all, 0).to_kind(wide(model.kind())))
 }
 
-/// Notes the change from what writers write in this run to the counterfactual: of heads
-/// `x [Batch, Pos, Head, DModel]`, of others `[Batch, Pos, DModel]`.
-fn record(state: &mut (Tensor, Tensor), first: usize, x: &Tensor) -> Result<()> {
+/// Notes the change from what writers write in this run to the counterfactual, where there is to be
+/// one: of heads `x [Batch, Pos, Head, DModel]`, of others `[Batch, Pos, DModel]`.
+fn record(state: &mut (Tensor, Tensor), first: usize, x: &Tensor, changed: &Tensor) -> Result<()> {
     let (outside, changes) = state;
     let x = x.detach();
     let x = if x.dim() == 4 { x.permute([2, 0, 1, 3]) } else { x.unsqueeze(0) };
     let (first, n) = (first as i64, x.size()[0]);
-    let change = outside.narrow(0, first, n) - x.to_kind(outside.kind());
-    changes
-        .narrow(0, first, n)
-        .f_copy_(&change)
+    let outside = outside.narrow(0, first, n);
+    outside
+        .f_sub(&x.to_kind(outside.kind()))
+        .and_then(|change| change.f_mul(changed))
+        .and_then(|change| changes.narrow(0, first, n).f_copy_(&change))
         .context("edge patching: prompts of another shape")?;
     Ok(())
 }
