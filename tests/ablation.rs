@@ -205,6 +205,15 @@ fn a_projection_leaves_nothing_of_its_subspace_and_depends_on_the_span_alone() {
         assert!(value.abs() > 1e-6);
     }
     says(Ablation::project_out(&Tensor::cat(&[&rows, &rows], 0)), &["depend on each other"]);
+    // A sum rounded to its kind depends on its terms; a short row of its own does not.
+    let sum = Tensor::from_slice2(&[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.3, 0.7, 0.0]]);
+    for kind in [Kind::Double, Kind::Float, Kind::Half, Kind::BFloat16] {
+        let rounded = rows.to_kind(kind).to_kind(Kind::Double);
+        let dependent = sum.matmul(&rounded).to_kind(kind);
+        says(Ablation::project_out(&dependent), &["depend on each other"]);
+        let short = Tensor::from_slice(&[1.0, 1.0, 1e-3]).unsqueeze(1) * &rounded;
+        assert!(Ablation::project_out(&short.to_kind(kind)).is_ok(), "{kind:?}");
+    }
     says(Ablation::project_out(&Tensor::zeros([12], (Kind::Double, Device::Cpu))), &["zero"]);
     says(
         Ablation::project_out(&Tensor::zeros([1, 2, 3], (Kind::Double, Device::Cpu))),

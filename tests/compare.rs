@@ -158,6 +158,11 @@ fn procrustes_recovers_the_rotation_and_carries_points_and_directions_over() {
     let eye = Tensor::eye(6, (Kind::Double, Device::Cpu));
     assert!(distance(&wide.rotation.matmul(&wide.rotation.tr()), &eye) < 1e-12);
     assert!(distance(&wide.transform(&x).unwrap(), &Tensor::cat(&[&y, &y], 1)) < 1e-12);
+    // Into fewer: what is left of points that spread alike everywhere is as large as it was.
+    let (even, _) = Tensor::linalg_qr(&(&x - x.mean_dim([0i64].as_slice(), true, None)), "reduced");
+    let narrow = procrustes(&even, &even.narrow(1, 0, 3)).unwrap();
+    assert!((narrow.scale - 1.0).abs() < 1e-12, "{narrow:?}");
+    assert!(distance(&narrow.transform(&even).unwrap(), &even.narrow(1, 0, 3)) < 1e-12);
     says(found.transform(&draw(3, 5, 1)), &["[3, 5]", "6"]);
     assert!(!format!("{found:?}").contains('\n'));
 }

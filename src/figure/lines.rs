@@ -129,6 +129,7 @@ pub(super) fn series(grid: &Grid, style: &Style) -> (GridAxis, Vec<Series>, bool
         };
         let bounds =
             grid.interval.as_ref().map(|interval| (read(&interval.low), read(&interval.high)));
+        let bounds = bounds.filter(|(low, _)| low.iter().any(|low| !low.is_nan()));
         Series { name: name.collect::<Vec<_>>().join(", "), y: read(&grid.values), bounds }
     };
     let graded = others.len() == 1 && ordered(others[0].axis);

@@ -314,7 +314,8 @@ impl Chart {
     }
 }
 
-/// Fails, naming the first place, if a cell that exists, or a bound, is not finite.
+/// Fails, naming the first place, if a cell that exists, or a bound, is not finite. Two bounds of
+/// NaN are none: a single prompt has no interval.
 fn finite(grid: &Grid) -> Result<()> {
     let bad = grid.existing().filter(|value| !value.is_finite()).count();
     let first = || grid.present().find(|(_, value)| !value.is_finite());
@@ -330,7 +331,7 @@ fn finite(grid: &Grid) -> Result<()> {
             let at = ndarray::IxDyn(&index);
             let ends = [interval.low[at.clone()], interval.high[at]];
             ensure!(
-                ends.iter().all(|end| end.is_finite()),
+                ends.iter().all(|end| end.is_finite()) || ends.iter().all(|end| end.is_nan()),
                 "cannot draw the bounds {ends:?} at {}: they are not finite",
                 grid.cell_name(&index)
             );

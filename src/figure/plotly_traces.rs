@@ -283,8 +283,10 @@ fn bar(bars: &Bars, place: &Place) -> Box<dyn Trace> {
     if let Some((low, high)) = &bars.bounds {
         let to = |ends: &[f64], sign: f64| -> Vec<f64> {
             let each = bars.y.iter().zip(ends);
-            each.map(|(y, end)| if y.is_nan() { 0.0 } else { significant(sign * (end - y)).0 })
-                .collect()
+            each.map(
+                |(y, end)| if (end - y).is_nan() { 0.0 } else { significant(sign * (end - y)).0 },
+            )
+            .collect()
         };
         let whiskers = ErrorData::new(ErrorType::Data)
             .array(to(high, 1.0))

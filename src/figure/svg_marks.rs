@@ -209,7 +209,8 @@ fn draw_bars(svg: &mut Svg, bars: &Bars, panel: &Panel) {
             svg.0,
             "<path d=\"M{x} {y}h{w}v{h}h-{w}z\" fill=\"{fill}\"{faint}><title>{tip}</title></path>"
         );
-        if let (Some((low, high)), false) = (&bars.bounds, bars.across) {
+        let bounds = bars.bounds.as_ref().filter(|(low, _)| !low[i].is_nan());
+        if let (Some((low, high)), false) = (bounds, bars.across) {
             let (middle, low, high) = (0.5 * (one + other), panel.py(low[i]), panel.py(high[i]));
             svg.line((middle, low), (middle, high), INK);
             svg.line((middle - 3.0, low), (middle + 3.0, low), INK);

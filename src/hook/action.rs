@@ -179,7 +179,7 @@ fn checked_direction(direction: &Tensor, site: Site, setting: Setting) -> Result
     );
     ensure!(bool::try_from(direction.isfinite().all())?, "the direction holds a non-finite number");
     floating(direction)?;
-    on_device(direction, setting)
+    Ok(direction.to_device(setting.device))
 }
 
 fn normalized(direction: &Tensor) -> Result<Tensor> {
@@ -198,20 +198,10 @@ fn floating(tensor: &Tensor) -> Result<()> {
     Ok(())
 }
 
-fn on_device(tensor: &Tensor, setting: Setting) -> Result<Tensor> {
-    ensure!(
-        tensor.device() == setting.device,
-        "the tensor is on {:?}, the model on {:?}",
-        tensor.device(),
-        setting.device
-    );
-    Ok(tensor.shallow_clone())
-}
-
 /// A value for `set`, as it is if it broadcasts to the site, else laid into the part covered.
 fn placed(value: &Tensor, site: Site, setting: Setting, mask: Option<&Tensor>) -> Result<Tensor> {
     floating(value)?;
-    let value = on_device(value, setting)?;
+    let value = value.to_device(setting.device);
     let shape = setting.shape(site);
     if broadcasts(&value.size(), &shape) {
         let missing = shape.len() - value.dim();

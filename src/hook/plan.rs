@@ -140,7 +140,7 @@ impl Plan {
     }
 
     /// Everything that can be wrong, found before any work: names, ranges, axes, shapes, kinds,
-    /// devices, rows of attention left without a key, memory.
+    /// rows of attention left without a key, memory.
     pub(crate) fn check(&self, setting: Setting) -> Result<Program> {
         let Setting { config, tokens, .. } = setting;
         check_tokens(config, tokens)?;

@@ -76,10 +76,18 @@ fn missing_cells_and_prompts_without_order_are_left_out() {
         b.values[[1, i].as_slice()] = 7.0; // no order in prompt 1
     }
     b.values[[0, 0].as_slice()] = f64::INFINITY;
-    let b = b.missing_where(f64::is_infinite);
+    let mut b = b.missing_where(f64::is_infinite);
     let pairs = agreement(&[("a", &a), ("b", &b)]).unwrap();
     near(pairs.get(&["a", "b"]).unwrap(), 1.0, 1e-12);
     assert_eq!(pairs.n, 2);
+    // Where one prompt is left there is no interval over prompts.
+    for i in 0..5 {
+        b.values[[2, i].as_slice()] = 7.0;
+    }
+    let alone = agreement(&[("a", &a), ("b", &b)]).unwrap();
+    let interval = alone.interval.as_ref().unwrap();
+    assert_eq!(alone.n, 1);
+    assert!([&interval.low, &interval.high].iter().all(|bound| bound[[0, 1].as_slice()].is_nan()));
     let short = cells(vec![1.0, 2.0]);
     says(agreement(&[("a", &short), ("b", &short)]), &["\"a\" and \"b\"", "no three cells"]);
     says(agreement(&[("a", &a)]), &["1 grids"]);

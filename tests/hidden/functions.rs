@@ -192,6 +192,52 @@ fn prompts_by_example_hold_their_answers_and_shuffled_ones_others() {
 }
 
 #[test]
+fn no_example_of_a_shuffled_prompt_has_its_right_answer_though_answers_recur() {
+    let model = tiny_world();
+    let pairs = [
+        ("Japan", "Asia"),
+        ("Italy", "Europe"),
+        ("France", "Europe"),
+        ("Egypt", "Africa"),
+        ("Kenya", "Africa"),
+    ];
+    let task = FewShot::new("continent", &pairs);
+    let names = ["Asia", "Europe", "Africa"];
+    for task in [task.clone(), task.shuffled_from(&names)] {
+        let made = task.prompts(&model, 3, 60, 2).unwrap();
+        for row in made.shuffled.pieces() {
+            let row: Vec<&str> = row.iter().map(|piece| piece.trim()).collect();
+            for first in [1, 5, 9] {
+                let right = pairs.iter().find(|(own, _)| *own == row[first]).unwrap().1;
+                assert_ne!(row[first + 2], right, "{row:?}");
+            }
+        }
+    }
+    let same =
+        FewShot::new("one", &[("Italy", "Europe"), ("France", "Europe"), ("Spain", "Europe")]);
+    says(same.prompts(&model, 2, 1, 0), &["\"one\"", "no wrong answer"]);
+    says(same.shuffled_from(&["Europe"]).prompts(&model, 2, 1, 0), &["no wrong answer"]);
+}
+
+#[test]
+fn neighbouring_seeds_draw_other_random_heads_and_one_prompt_has_no_interval() {
+    let model = tiny_world();
+    let task = tasks(&model, 4).remove(0);
+    let found = function_vectors(&model, std::slice::from_ref(&task)).unwrap();
+    let drawn = |seed| {
+        let grid = found.added(&model, &task, &[(1, 5), (1, 6)], (2, seed)).unwrap().zero_shot;
+        let interval = grid.interval.unwrap();
+        [interval.low, interval.high].map(|bound| bound[[0, 2].as_slice()])
+    };
+    let (zero, one) = (drawn(0), drawn(1));
+    assert!(zero.iter().all(|value| !one.contains(value)), "{zero:?} {one:?}");
+    let alone = FewShot::new("capital", &pairs()["capital"]).prompts(&model, 2, 1, 0).unwrap();
+    let effect = function_vectors(&model, &[alone]).unwrap().effect;
+    let interval = effect.interval.unwrap();
+    assert!(interval.low.iter().chain(&interval.high).all(|bound| bound.is_nan()));
+}
+
+#[test]
 fn what_shows_no_task_is_said() {
     let model = tiny_world();
     let pairs = [("Japan", "Tokyo"), ("Italy", "Rome"), ("Egypt", "Cairo")];

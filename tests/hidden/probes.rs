@@ -278,6 +278,23 @@ fn a_penalty_is_chosen_on_the_groups_fitted_on() {
 }
 
 #[test]
+fn control_labels_are_of_every_class_however_rare() {
+    // One prompt in twelve is of class "y": read evenly at four units, it would be of none.
+    let tokens = random_prompts(12, 6);
+    let labels: Vec<&str> = (0..12).map(|i| if i == 0 { "y" } else { "x" }).collect();
+    let groups: Vec<String> = (0..12).map(|i| (i / 3).to_string()).collect();
+    let probing = Probing::new(&tokens, &labels, &groups).unwrap().folds(4).draws(8);
+    let report = probing.method(ProbeMethod::MeanDifference).run(&model()).unwrap();
+    // Of labels that are all one class nothing could be wrong.
+    let share = report.accuracy.get(&["L0", "control labels"]).unwrap();
+    assert!(share < 1.0, "{report:?}");
+    let three: Vec<&str> = (0..12).map(|i| ["x", "y", "z"][i % 3]).collect();
+    let pair: Vec<String> = (0..12).map(|i| (i % 2).to_string()).collect();
+    let probing = Probing::new(&tokens, &three, &pair).unwrap().folds(2);
+    says(probing.run(&model()), &["2 units", "3 classes"]);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_report_in_batches_of_any_kind() {
     let tokens = random_prompts(70, 8); // two batches
     let labels: Vec<&str> = (0..70).map(|i| ["x", "y", "z"][i % 3]).collect();

@@ -174,6 +174,35 @@ fn a_dose_response_is_a_loop_of_runs_with_its_controls_beside_it() {
 }
 
 #[test]
+fn shuffled_labels_always_make_a_difference_or_are_left_out() {
+    let model = model();
+    let (site, metric) = (Point::ResidPost.at(0), Metric::logit_diff(4, 11));
+    // Of four prompts two and two are alike: a third of the shuffles differs in nothing.
+    let [a, b] = [[vec![3, 1, 4], vec![3, 1, 4]], [vec![2, 7, 1], vec![2, 7, 1]]]
+        .map(|rows| Tokens::from_ids(&rows).unwrap());
+    let found = steering_vector(&model, &a, &b, site, -1).unwrap();
+    let length = found.direction.norm().double_value(&[]);
+    let drawn = found.shuffled(30, 0).unwrap();
+    for i in 0..30 {
+        assert!((drawn.get(i).norm().double_value(&[]) - length).abs() < 1e-9 * length);
+        assert!((super::cosine(&drawn.get(i), &found.direction).abs() - 1.0).abs() < 1e-9);
+    }
+    let [one, other] = [&a, &b].map(|tokens| tokens.row(0).unwrap());
+    let found = steering_vector(&model, &one, &other, site, -1).unwrap();
+    says(found.shuffled(2, 0), &["1 + 1 prompts", "its opposite"]);
+    let response = DoseResponse::new(&model, &one, &found).draws(2).of(&metric).unwrap();
+    assert_eq!(response.labels(Axis::Series).unwrap(), ["steering vector", "random directions"]);
+    assert!(response.provenance["shuffled labels"].starts_with("left out"));
+    // One prompt is no sample of prompts.
+    let interval = response.interval.as_ref().unwrap();
+    assert!(interval.low[[0, 0].as_slice()].is_nan() && !interval.low[[0, 1].as_slice()].is_nan());
+    for figure in [lines(&response), bars(&response.select(Axis::Step, -1).unwrap())] {
+        let figure = figure.unwrap().bundle().unwrap();
+        assert!(!figure.svg.contains("NaN"), "{}", figure.svg);
+    }
+}
+
+#[test]
 fn what_cannot_be_steered_is_said() {
     let (model, tokens) = (model(), positive());
     let site = Point::ResidPost.at(0);

@@ -195,13 +195,18 @@ fn orthonormal(directions: &Tensor) -> Result<Vec<Tensor>> {
         "project_out: the directions hold a number that is not finite"
     );
     let (q, r) = Tensor::linalg_qr(&rows.tr(), "reduced");
-    // The least that is new in a row, against the longest row.
+    // What is new in a row, against its length: less than its own rounding is nothing.
     let new = r.diagonal(0, 0, 1).abs();
-    let longest = rows.norm_scalaropt_dim(2, [1i64].as_slice(), false).max().double_value(&[]);
-    let independent =
-        size.len() == 1 || size[0] <= size[1] && new.min().double_value(&[]) > 1e-9 * longest;
+    let lengths = rows.norm_scalaropt_dim(2, [1i64].as_slice(), false);
+    let least = match directions.kind() {
+        Kind::Half | Kind::BFloat16 => 1e-2,
+        Kind::Float => 1e-5,
+        _ => 1e-9,
+    };
+    let independent = rows.size()[0] <= rows.size()[1]
+        && bool::try_from(new.gt_tensor(&(lengths * least)).all())?;
     ensure!(
-        independent && longest > 0.0,
+        independent,
         "project_out: the {} directions of {} entries depend on each other (or are zero)",
         rows.size()[0],
         rows.size()[1]

@@ -15,7 +15,8 @@ pub struct Procrustes {
     /// `2 - 2 |X'Y|_*` of both sets centred and scaled to length 1: 0 where one is the other turned,
     /// 2 at most.
     pub distance: f64,
-    /// `Q [D, E]`, f64: `x Q` is nearest to `y`; orthogonal where `D = E`.
+    /// `Q [D, E]`, f64: `x Q` is nearest to `y`; orthogonal where `D = E`. Where `D > E` its columns
+    /// are orthonormal and the inner product of `x Q` and `y` is greatest.
     pub rotation: Tensor,
     /// The scale that brings `x Q` nearest to `y`.
     pub scale: f64,
@@ -83,10 +84,13 @@ pub fn procrustes(x: &Tensor, y: &Tensor) -> Result<Procrustes> {
     let (u, singular, v) = x.tr().matmul(&y).f_svd(true, true)?;
     let (size_x, size_y) = (squares(&x), squares(&y));
     let nuclear = number(&singular.sum(None));
+    let rotation = u.matmul(&v.tr());
+    // Into fewer dimensions part of `x` is lost, and its size with it.
+    let size_turned = squares(&x.matmul(&rotation));
     Ok(Procrustes {
         distance: (2.0 - 2.0 * nuclear / (size_x * size_y).sqrt()).max(0.0),
-        rotation: u.matmul(&v.tr()),
-        scale: nuclear / size_x,
+        rotation,
+        scale: if size_turned > 0.0 { nuclear / size_turned } else { 0.0 },
         mean_x,
         mean_y,
     })

@@ -24,7 +24,8 @@ const SEED: u64 = 0x5eed;
 /// Grids need equal axes. With several prompts (`Batch`) it is the mean of each prompt's own
 /// correlation, the interval is over prompts and `n` their number; else over the cells. The control
 /// is the note `shuffled`: the range of 95 % of such numbers once one grid's cells are in random order.
-/// Prompts of fewer than three cells, or in which a grid is constant, are left out of its pairs.
+/// Prompts of fewer than three cells, or in which a grid is constant, are left out of its pairs;
+/// where one prompt is left, the bounds are NaN.
 ///
 /// ```
 /// use thalweg::{Axis, Grid, agreement, ndarray::array};
@@ -131,6 +132,9 @@ impl Pair {
         let n = self.count();
         let mut choose = || (0..n).map(|_| rng.below(n)).collect::<Vec<_>>();
         let mut drawn: Vec<f64> = Vec::new();
+        if self.by_prompt && n < 2 {
+            return (f64::NAN, f64::NAN); // one prompt says nothing of others
+        }
         if self.by_prompt {
             let draw = |_| mean(choose().into_iter().map(|i| self.each[i].2));
             return bounds(&mut (0..resamples).map(draw).collect(), 0.95);

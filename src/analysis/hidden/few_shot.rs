@@ -1,10 +1,13 @@
 //! Prompts that show a task by examples, the same without the task, and none at all.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::model::Model;
 use crate::rng::Rng;
 use crate::text::Tokens;
+
+/// Draws of a prompt before none with wrong answers is taken to exist.
+const TRIES: usize = 1000;
 
 /// A task as pairs of question and answer, and how an example is written.
 ///
@@ -70,7 +73,8 @@ impl FewShot {
         self
     }
 
-    /// `n` prompts of `shots` examples and a question, drawn without replacement within a prompt.
+    /// `n` prompts of `shots` examples and a question, drawn without replacement within a prompt. Of
+    /// `shuffled`, no example has its right answer: examples that leave none are drawn again.
     pub fn prompts(
         &self,
         model: &Model,
@@ -89,19 +93,12 @@ impl FewShot {
         let mut rng = Rng::new(seed);
         let (mut right, mut wrong, mut alone, mut full) = (vec![], vec![], vec![], vec![]);
         for _ in 0..n {
-            let drawn: Vec<&(String, String)> =
-                rng.sample(self.pairs.len(), shots + 1).iter().map(|i| &self.pairs[*i]).collect();
+            let found = (0..TRIES).find_map(|_| self.draw(shots, &mut rng));
+            let (drawn, turned) = found.with_context(|| {
+                format!("{what}: {TRIES} draws of {shots} examples left no wrong answer for each, expected pairs (or others' answers) that differ more")
+            })?;
             let (asked, shown) = (drawn[shots], &drawn[..shots]);
             let answers: Vec<&str> = shown.iter().map(|(_, answer)| answer.as_str()).collect();
-            let turned: Vec<&str> = match self.other_answers.is_empty() {
-                true => {
-                    let by = rng.range(1..shots);
-                    (0..shots).map(|i| answers[(i + by) % shots]).collect()
-                }
-                false => (0..shots)
-                    .filter_map(|_| rng.pick(&self.other_answers).map(String::as_str))
-                    .collect(),
-            };
             right.push(self.text(shown, &answers, &asked.0));
             wrong.push(self.text(shown, &turned, &asked.0));
             alone.push(self.text(&[], &[], &asked.0));
@@ -117,6 +114,27 @@ impl FewShot {
             zero_shot,
             answers,
         })
+    }
+
+    /// Pairs, the question's last, and a wrong answer for each of the others; `None` where the drawn
+    /// ones leave none.
+    fn draw(&self, shots: usize, rng: &mut Rng) -> Option<(Vec<&(String, String)>, Vec<&str>)> {
+        let drawn: Vec<&(String, String)> =
+            rng.sample(self.pairs.len(), shots + 1).iter().map(|i| &self.pairs[*i]).collect();
+        let answers: Vec<&str> = drawn[..shots].iter().map(|pair| pair.1.as_str()).collect();
+        let turned = if self.other_answers.is_empty() {
+            let by = |by: usize| (0..shots).map(move |i| (i + by) % shots);
+            let wrong = |turn: &usize| by(*turn).enumerate().all(|(i, j)| answers[i] != answers[j]);
+            let turns: Vec<usize> = (1..shots).filter(wrong).collect();
+            by(*rng.pick(&turns)?).map(|j| answers[j]).collect()
+        } else {
+            let other = |own: &&str| {
+                let others = self.other_answers.iter().map(String::as_str);
+                rng.pick(&others.filter(|other| other != own).collect::<Vec<_>>()).copied()
+            };
+            answers.iter().map(other).collect::<Option<Vec<_>>>()?
+        };
+        Some((drawn, turned))
     }
 
     fn text(&self, shown: &[&(String, String)], answers: &[&str], asked: &str) -> String {

@@ -23,6 +23,7 @@ use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Point, Site};
 use crate::index::Position;
 use crate::model::{Model, W};
+use crate::rng::Rng;
 use crate::show::progress;
 use crate::text::Tokens;
 
@@ -216,8 +217,9 @@ impl FunctionVectors {
     ) -> Result<FunctionVectorEffect> {
         ensure!(draws > 1, "function vectors: {draws} draws of random heads, expected 2 or more");
         let own = self.vector(&prompts.task, heads)?;
+        let rng = Rng::new(seed);
         let random = (0..draws as u64).map(|i| {
-            let others = random_heads(model, heads.len(), heads, seed.wrapping_add(i))?;
+            let others = random_heads(model, heads.len(), heads, rng.fork(i).bits())?;
             self.vector(&prompts.task, &others)
         });
         let random = random.collect::<Result<Vec<_>>>()?;

@@ -105,11 +105,11 @@ pub(super) fn central(values: &[f64]) -> (f64, f64) {
     (at(0.025), at(0.975))
 }
 
-/// Mean with its 95 % normal interval, which has no width for a single value.
+/// Mean with its 95 % normal interval; a single value says nothing of its spread: bounds of NaN.
 pub(super) fn mean_interval(values: &[f64]) -> (f64, f64, f64) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
     let half = 1.959_963_984_540_054 * (variance / n).sqrt();
     (mean, mean - half, mean + half)
 }

@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ndarray::ArrayD;
 use tch::{Kind, Tensor};
 
@@ -25,6 +25,9 @@ use crate::model::Model;
 use crate::record::Origin;
 use crate::rng::Rng;
 use crate::text::Tokens;
+
+/// Shuffles of labels before they are taken to make no difference.
+const TRIES: usize = 1000;
 
 /// A direction at a site, with the activations it is the difference of.
 pub struct SteeringVector {
@@ -138,23 +141,40 @@ impl SteeringVector {
     }
 
     /// Differences of means of the same activations with their labels shuffled, rescaled to its
-    /// length: `[draws, D]`. What the prompts vary in at random, labels aside.
+    /// length: `[draws, D]`. What the prompts vary in at random, labels aside. One prompt of each
+    /// label is an error: shuffled, they give the vector itself or its opposite.
     pub fn shuffled(&self, draws: usize, seed: u64) -> Result<Tensor> {
         let Some((x, positive)) = &self.examples else {
             anyhow::bail!("{self:?}: it has no examples, so that no labels can be shuffled")
         };
         let mut rng = Rng::new(seed);
         let n = x.size()[0];
-        let drawn: Vec<Tensor> = (0..draws)
-            .map(|_| {
-                let order: Vec<i64> =
-                    rng.sample(n as usize, n as usize).iter().map(|i| *i as i64).collect();
-                let mixed = x.index_select(0, &Tensor::from_slice(&order));
-                mean(&mixed.narrow(0, 0, *positive))
-                    - mean(&mixed.narrow(0, *positive, n - positive))
+        ensure!(
+            n > 2,
+            "{self:?}: shuffled labels of 1 + 1 prompts give it or its opposite, expected 3 prompts or more"
+        );
+        let mut one = || {
+            let order: Vec<i64> =
+                rng.sample(n as usize, n as usize).iter().map(|i| *i as i64).collect();
+            let mixed = x.index_select(0, &Tensor::from_slice(&order));
+            mean(&mixed.narrow(0, 0, *positive)) - mean(&mixed.narrow(0, *positive, n - positive))
+        };
+        // Equal activations may leave no difference but rounding, which has no direction.
+        let least = 1e-9 * self.direction.norm().double_value(&[]);
+        let mut differs = |_| {
+            let found =
+                (0..TRIES).map(|_| one()).find(|found| found.norm().double_value(&[]) > least);
+            found.with_context(|| {
+                format!("{self:?}: no difference in {TRIES} shuffles of its labels")
             })
-            .collect();
+        };
+        let drawn = (0..draws).map(&mut differs).collect::<Result<Vec<Tensor>>>()?;
         Ok(rescaled(&Tensor::stack(&drawn, 0), &self.direction.norm()))
+    }
+
+    /// Whether labels can be shuffled to say something else.
+    fn shuffles(&self) -> bool {
+        self.examples.as_ref().is_some_and(|(x, _)| x.size()[0] > 2)
     }
 }
 
@@ -239,7 +259,8 @@ impl DoseResponse {
     }
 
     /// The metric at each strength, the mean over prompts: `[Step, Series]`. The vector's interval is
-    /// over prompts; that of a control is the central 95 % of its draws.
+    /// over prompts; that of a control is the central 95 % of its draws. A vector of 1 + 1 prompts has
+    /// no control of shuffled labels, and a note says so.
     pub fn of(&self, metric: &Metric) -> Result<Grid> {
         ensure!(!self.strengths.is_empty(), "dose response: no strengths");
         ensure!(self.draws > 1, "dose response: {} draws, expected 2 or more", self.draws);
@@ -250,7 +271,7 @@ impl DoseResponse {
             self.vector.site
         );
         let mut controls = vec![("random directions", self.vector.random(self.draws, self.seed))];
-        if self.vector.examples.is_some() {
+        if self.vector.shuffles() {
             let shuffled = self.vector.shuffled(self.draws, self.seed)?;
             controls.push(("shuffled labels", shuffled));
         }
@@ -316,7 +337,11 @@ impl DoseResponse {
         let unit = if self.absolute { "the vector itself" } else { "the mean norm at the site" };
         let method =
             "95 % normal interval over prompts; of controls, the central 95 % of the draws";
-        let grid = Grid::new(part(|cell| cell.0)?, axes, metric.unit())?;
+        let mut grid = Grid::new(part(|cell| cell.0)?, axes, metric.unit())?;
+        if self.vector.examples.is_some() && !self.vector.shuffles() {
+            grid = grid
+                .note("shuffled labels", "left out: of 1 + 1 prompts, the vector or its opposite");
+        }
         Ok(recorded(grid, &self.model, &self.tokens)?
             .of_runs(self.vector.origins.iter().cloned())
             .interval(part(|cell| cell.1)?, part(|cell| cell.2)?, method)?

@@ -47,15 +47,28 @@ fn most_frequent(classes: impl Iterator<Item = usize>) -> usize {
 }
 
 /// A class for each unit, dealt at random in the proportions that the classes have among examples,
-/// and given to all examples of the unit.
-pub(super) fn control(units: &[usize], y: &[usize], rng: &mut Rng) -> Vec<usize> {
+/// one of each class at least, and given to all examples of the unit.
+pub(super) fn control(units: &[usize], y: &[usize], rng: &mut Rng) -> Result<Vec<usize>> {
     let n = units.iter().max().map_or(0, |most| most + 1);
+    let classes = y.iter().max().map_or(0, |most| most + 1);
+    ensure!(
+        n >= classes,
+        "probe: {n} units for control labels of {classes} classes, expected {classes} or more"
+    );
     let mut sorted = y.to_vec();
     sorted.sort_unstable();
     // The classes of the examples, in order, read at n places evenly apart.
     let mut dealt: Vec<usize> = (0..n).map(|i| sorted[(2 * i + 1) * y.len() / (2 * n)]).collect();
+    // A class too rare to be read takes a unit of the most frequent one.
+    for class in (0..classes).filter(|class| y.contains(class)) {
+        if !dealt.contains(&class) {
+            let common = most_frequent(dealt.iter().copied());
+            let place = dealt.iter().position(|own| *own == common).unwrap_or(0);
+            dealt[place] = class;
+        }
+    }
     rng.shuffle(&mut dealt);
-    units.iter().map(|unit| dealt[*unit]).collect()
+    Ok(units.iter().map(|unit| dealt[*unit]).collect())
 }
 
 /// How to fit: the methods to choose from, and whether on standardised dimensions.

@@ -177,8 +177,9 @@ impl Probing {
         };
         let fold = folds(&self.groups, &self.y, self.folds, &mut rng.fork(0))?;
         let mut draw = rng.fork(1);
-        let controls: Vec<Vec<usize>> =
-            (0..self.draws).map(|_| control(&self.units, &self.y, &mut draw)).collect();
+        let controls: Vec<Vec<usize>> = (0..self.draws)
+            .map(|_| control(&self.units, &self.y, &mut draw))
+            .collect::<Result<_>>()?;
         let ((own, runs), (shuffled, others)) =
             (self.layers(model)?, self.layers(&model.shuffled(self.seed)?)?);
         let mut found = Vec::new();
