@@ -128,6 +128,15 @@ fn cka_is_the_same_by_features_and_by_kernels() {
 }
 
 #[test]
+fn cka_of_many_dimensions_is_its_definition() {
+    let (x, y) = (draw(330, 300, 15), draw(330, 270, 16));
+    let [a, b] = [&x, &y].map(|t| t - t.mean_dim([0i64].as_slice(), true, None));
+    let product = |a: &Tensor, b: &Tensor| a.tr().matmul(b).norm().double_value(&[]);
+    let both = product(&a, &b).powi(2);
+    near(cka(&x, &y).unwrap(), both / (product(&a, &a) * product(&b, &b)));
+}
+
+#[test]
 fn minibatches_average_the_estimates_and_one_batch_is_the_whole() {
     let (x, y) = (draw(64, 5, 9), draw(64, 5, 9) + draw(64, 5, 10));
     let mut one = MinibatchCka::new();

@@ -34,8 +34,23 @@ pub fn cka(x: &Tensor, y: &Tensor) -> Result<f64> {
         let products = number(&(&k * &l).sum(None));
         return Ok(products / (squares(&k) * squares(&l)).sqrt());
     }
-    let own = |t: &Tensor| squares(&t.tr().matmul(t));
-    Ok(squares(&y.tr().matmul(&x)) / (own(&x) * own(&y)).sqrt())
+    Ok(squares(&y.tr().matmul(&x)) / (own_squares(&x) * own_squares(&y)).sqrt())
+}
+
+/// Columns of a matrix's product with itself that are computed together.
+const BLOCK: i64 = 128;
+
+/// Sum of the squares of all entries of `xᵀ x`: what is above the diagonal counts twice, and what is
+/// below is never computed.
+fn own_squares(x: &Tensor) -> f64 {
+    let d = x.size()[1];
+    let block = |start: i64| {
+        let own = x.narrow(1, start, BLOCK.min(d - start)).tr();
+        let beyond = (start + BLOCK).min(d);
+        squares(&own.matmul(&own.tr()))
+            + 2.0 * squares(&own.matmul(&x.narrow(1, beyond, d - beyond)))
+    };
+    (0..d).step_by(BLOCK as usize).map(block).sum()
 }
 
 /// Linear CKA from unbiased estimates, at most 1 and about 0 for independent sets, sometimes below.

@@ -12,10 +12,7 @@ pub(super) fn pair(what: &str, x: &Tensor, y: &Tensor, least: i64) -> Result<[Te
             "{what}: the vectors are {:?}, expected [points, dimensions]",
             t.size()
         );
-        ensure!(
-            bool::try_from(t.isfinite().all())?,
-            "{what}: the vectors hold a non-finite number"
-        );
+        ensure!(is_finite(t)?, "{what}: the vectors hold a non-finite number");
     }
     let [n, m] = [&both[0], &both[1]].map(|t| t.size()[0]);
     ensure!(n == m, "{what}: {n} vectors against {m}, expected row by row the same points");
@@ -23,6 +20,11 @@ pub(super) fn pair(what: &str, x: &Tensor, y: &Tensor, least: i64) -> Result<[Te
     let [x, y] = both;
     let y = y.to_device(x.device());
     Ok([x, y])
+}
+
+/// A finite norm settles it in one pass; a norm may also overflow.
+fn is_finite(t: &Tensor) -> Result<bool> {
+    Ok(number(&t.norm()).is_finite() || bool::try_from(t.isfinite().all())?)
 }
 
 /// Each column less its mean; an error where nothing is left.
