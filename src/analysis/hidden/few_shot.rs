@@ -23,7 +23,7 @@ const TRIES: usize = 1000;
 #[derive(Debug, Clone)]
 pub struct FewShot {
     name: String,
-    pairs: Vec<(String, String)>,
+    pairs: Vec<Pair>,
     between: String,
     after: String,
     other_answers: Vec<String>,
@@ -43,6 +43,9 @@ pub struct FewShotPrompts {
     /// The first token of each question's answer.
     pub answers: Vec<i64>,
 }
+
+/// A question and its answer.
+type Pair = (String, String);
 
 impl FewShot {
     /// Written `question : answer ; question : answer ; question :`; see [`written`](Self::written).
@@ -118,8 +121,8 @@ impl FewShot {
 
     /// Pairs, the question's last, and a wrong answer for each of the others; `None` where the drawn
     /// ones leave none.
-    fn draw(&self, shots: usize, rng: &mut Rng) -> Option<(Vec<&(String, String)>, Vec<&str>)> {
-        let drawn: Vec<&(String, String)> =
+    fn draw(&self, shots: usize, rng: &mut Rng) -> Option<(Vec<&Pair>, Vec<&str>)> {
+        let drawn: Vec<&Pair> =
             rng.sample(self.pairs.len(), shots + 1).iter().map(|i| &self.pairs[*i]).collect();
         let answers: Vec<&str> = drawn[..shots].iter().map(|pair| pair.1.as_str()).collect();
         let turned = if self.other_answers.is_empty() {
@@ -137,7 +140,7 @@ impl FewShot {
         Some((drawn, turned))
     }
 
-    fn text(&self, shown: &[&(String, String)], answers: &[&str], asked: &str) -> String {
+    fn text(&self, shown: &[&Pair], answers: &[&str], asked: &str) -> String {
         let mut text = String::new();
         for ((question, _), answer) in shown.iter().zip(answers) {
             text += &format!("{question}{}{answer}{}", self.between, self.after);
