@@ -4,8 +4,10 @@ use anyhow::{Result, ensure};
 use ndarray::ArrayD;
 use tch::{Kind, Tensor};
 
+use crate::config::Config;
 use crate::grid::Grid;
 use crate::hook::cache::Cache;
+use crate::hook::edit::entries;
 use crate::hook::site::{Axis, Point, Site};
 use crate::index::Position;
 use crate::text::Tokens;
@@ -150,4 +152,10 @@ pub(super) fn token_vectors(
 /// `L0`, `L1`, ... or `H0`, `H1`, ...
 pub(super) fn numbered(letter: char, n: usize) -> Vec<String> {
     (0..n).map(|i| format!("{letter}{i}")).collect()
+}
+
+/// Entries of one vector at a site, in a model of this config.
+pub(super) fn width(site: Site, config: &Config) -> usize {
+    let own = site.axes().get(2..).unwrap_or_default(); // beyond Batch and Pos
+    own.iter().map(|axis| entries(config, *axis)).product()
 }

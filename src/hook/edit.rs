@@ -20,20 +20,27 @@ pub(crate) struct Setting<'a> {
     pub(crate) device: Device,
 }
 
+/// Entries of an axis that a model has whatever its tokens; 1 for any other.
+pub(crate) fn entries(config: &Config, axis: Axis) -> usize {
+    match axis {
+        Axis::Head => config.n_heads,
+        Axis::KvHead => config.n_kv_heads,
+        Axis::DModel => config.d_model,
+        Axis::DHead => config.d_head,
+        Axis::DMlp => config.d_mlp,
+        Axis::Vocab => config.d_vocab,
+        Axis::Layer => config.n_layers,
+        _ => 1,
+    }
+}
+
 impl Setting<'_> {
     /// Entries of an axis.
     pub(crate) fn len(&self, axis: Axis) -> usize {
         match axis {
             Axis::Batch => self.tokens.batch(),
             Axis::Pos | Axis::Query | Axis::Key => self.tokens.width(),
-            Axis::Head => self.config.n_heads,
-            Axis::KvHead => self.config.n_kv_heads,
-            Axis::DModel => self.config.d_model,
-            Axis::DHead => self.config.d_head,
-            Axis::DMlp => self.config.d_mlp,
-            Axis::Vocab => self.config.d_vocab,
-            Axis::Layer => self.config.n_layers,
-            _ => 1,
+            _ => entries(self.config, axis),
         }
     }
 

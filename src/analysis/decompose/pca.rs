@@ -129,7 +129,7 @@ pub(in crate::analysis) fn pca_of_covariance(
     finish(&none, variance, components, mean.shallow_clone(), (n, total))
 }
 
-pub(super) fn check_components(n: i64, d: i64, k: usize) -> Result<()> {
+fn check_components(n: i64, d: i64, k: usize) -> Result<()> {
     ensure!(n > 1, "{n} points, expected at least 2");
     let most = d.min(n - 1);
     ensure!(
@@ -140,19 +140,35 @@ pub(super) fn check_components(n: i64, d: i64, k: usize) -> Result<()> {
 }
 
 fn fit(x: &Tensor, k: usize) -> Result<Pca> {
-    let &[n, d] = x.size().as_slice() else {
-        anyhow::bail!("the data are {:?}, expected [points, dimensions]", x.size())
-    };
-    check_components(n, d, k)?;
-    let x = x.detach().to_kind(Kind::Double);
-    let mean = x.mean_dim([0i64].as_slice(), false, None);
-    let centred = x - &mean;
-    let total = centred.norm().double_value(&[]).powi(2) / (n - 1) as f64;
-    ensure!(total.is_finite(), "the data hold a non-finite number");
-    ensure!(total > 0.0, "all {n} points are equal, so no direction has variance");
-    let (variance, components) = axes_of_variance(&centred, k as i64)?;
-    let scores = centred.matmul(&components.tr());
+    let Centred { rows, mean, n, total } = Centred::new(x, k)?;
+    let (variance, components) = axes_of_variance(&rows, k as i64)?;
+    let scores = rows.matmul(&components.tr());
     finish(&scores, variance, components, mean, (n, total))
+}
+
+/// Points `[n, D]` in f64 less their mean `[D]`, of which `k` components can be asked.
+pub(super) struct Centred {
+    pub(super) rows: Tensor,
+    pub(super) mean: Tensor,
+    pub(super) n: i64,
+    /// Their variance, summed over dimensions.
+    pub(super) total: f64,
+}
+
+impl Centred {
+    pub(super) fn new(x: &Tensor, k: usize) -> Result<Self> {
+        let &[n, d] = x.size().as_slice() else {
+            anyhow::bail!("the data are {:?}, expected [points, dimensions]", x.size())
+        };
+        check_components(n, d, k)?;
+        let x = x.detach().to_kind(Kind::Double);
+        let mean = x.mean_dim([0i64].as_slice(), false, None);
+        let rows = x - &mean;
+        let total = rows.norm().double_value(&[]).powi(2) / (n - 1) as f64;
+        ensure!(total.is_finite(), "the data hold a non-finite number");
+        ensure!(total > 0.0, "all {n} points are equal, so no direction has variance");
+        Ok(Centred { rows, mean, n, total })
+    }
 }
 
 /// Puts together what was found, with the number of points and their total variance.

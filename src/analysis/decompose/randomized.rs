@@ -5,10 +5,10 @@
 //! sampled by a Gaussian matrix, sharpened by power iterations with an orthonormal basis after each
 //! product, and the data are decomposed exactly within it.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use tch::{Kind, Tensor};
 
-use super::pca::{Pca, check_components, finish, first_axes};
+use super::pca::{Centred, Pca, finish, first_axes};
 use crate::rng::Rng;
 
 /// Directions sampled beyond those asked for.
@@ -33,17 +33,8 @@ pub fn pca_randomized(x: &Tensor, k: usize, seed: u64) -> Result<Pca> {
 }
 
 fn fit(x: &Tensor, k: usize, seed: u64) -> Result<Pca> {
-    let &[n, d] = x.size().as_slice() else {
-        anyhow::bail!("the data are {:?}, expected [points, dimensions]", x.size())
-    };
-    check_components(n, d, k)?;
-    let x = x.detach().to_kind(Kind::Double);
-    let mean = x.mean_dim([0i64].as_slice(), false, None);
-    let centred = x - &mean;
-    let total = centred.norm().double_value(&[]).powi(2) / (n - 1) as f64;
-    ensure!(total.is_finite(), "the data hold a non-finite number");
-    ensure!(total > 0.0, "all {n} points are equal, so no direction has variance");
-    let sampled = (k as i64 + OVERSAMPLING).min(n).min(d);
+    let Centred { rows: centred, mean, n, total } = Centred::new(x, k)?;
+    let sampled = (k as i64 + OVERSAMPLING).min(n).min(centred.size()[1]);
     let basis = range(&centred, sampled, seed)?;
     let (_, singular, directions) = basis.tr().matmul(&centred).f_svd(true, true)?;
     let variance = singular.square() / (n - 1) as f64;

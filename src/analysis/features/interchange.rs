@@ -11,7 +11,7 @@ use anyhow::{Result, bail, ensure};
 use tch::{Kind, Tensor};
 
 use super::super::frame;
-use super::width;
+use crate::analysis::frame::width;
 use crate::hook::intervention::Intervention;
 use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Point, Site};

@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use tch::{Device, Kind, Tensor};
 
 use super::sae::Sae;
-use super::width;
+use crate::analysis::frame::width;
 use crate::grid::Grid;
 use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Site};

@@ -26,20 +26,3 @@ pub use sae::{Sae, SaeKind};
 pub use sae_scores::SaeScores;
 pub use splice::Splice;
 pub use topk::TopKTraining;
-
-use crate::config::Config;
-use crate::hook::site::{Axis, Site};
-
-/// Entries of one vector at a site, in a model of this config.
-fn width(site: Site, config: &Config) -> usize {
-    let entries = |axis: &Axis| match axis {
-        Axis::Head => config.n_heads,
-        Axis::KvHead => config.n_kv_heads,
-        Axis::DModel => config.d_model,
-        Axis::DHead => config.d_head,
-        Axis::DMlp => config.d_mlp,
-        Axis::Vocab => config.d_vocab,
-        _ => 1,
-    };
-    site.axes().get(2..).unwrap_or_default().iter().map(entries).product()
-}

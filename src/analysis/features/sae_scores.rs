@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use tch::{Kind, Tensor};
 
 use super::sae::Sae;
-use super::width;
+use crate::analysis::frame::width;
 use crate::grid::Grid;
 use crate::hook::intervention::Intervention;
 use crate::hook::metric::Metric;

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::{PIECE, Statistics};
+use crate::analysis::frame::width;
 use crate::config::Config;
 use crate::hook::plan::Plan;
 use crate::hook::site::{Axis, Site};
@@ -90,16 +91,7 @@ fn rows_at_once(model: &Model, tokens: &Tokens, plan: &Plan, list: &[Statistics]
 
 /// Bytes the statistics themselves take.
 fn state_bytes(config: &Config, statistics: &Statistics) -> u64 {
-    let entries = |axis: &Axis| match axis {
-        Axis::Head => config.n_heads,
-        Axis::KvHead => config.n_kv_heads,
-        Axis::DModel => config.d_model,
-        Axis::DHead => config.d_head,
-        Axis::DMlp => config.d_mlp,
-        Axis::Vocab => config.d_vocab,
-        _ => 1,
-    };
-    let d: u64 = statistics.site.axes()[2..].iter().map(|axis| entries(axis) as u64).product();
+    let d = width(statistics.site, config) as u64;
     let products = if statistics.wants_covariance { d * d } else { 0 };
     8 * (products + 2 * d + 3 * d * statistics.top as u64)
 }
