@@ -21,8 +21,18 @@ use super::{FAILED, Tools, same};
 const TRANSPARENT: [&str; 2] = ["ndarray", "serde"];
 
 /// Dependencies of thalweg of which no type is in its signatures.
-const INNER: [&str; 7] =
-    ["half", "hdbscan", "kodama", "safetensors", "sha2", "statrs", "torch-sys"];
+const INNER: [&str; 10] = [
+    "half",
+    "hdbscan",
+    "hf-hub",
+    "kodama",
+    "minijinja",
+    "minijinja-contrib",
+    "safetensors",
+    "sha2",
+    "statrs",
+    "torch-sys",
+];
 
 /// Whether this is rust-analyzer's question for the graph of a cell's crates.
 pub(super) fn asks(tools: &Tools, arguments: &[OsString]) -> bool {
