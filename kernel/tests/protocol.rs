@@ -63,7 +63,11 @@ fn the_first_notebook_runs_in_the_stock_kernel_after_one_more_cell() -> Result<(
         Copy(std::env::temp_dir().join(format!("thalweg-stock-{}.ipynb", std::process::id())));
     fs::write(&copy.0, notebook.to_string())?;
     let mut run = bench.python("run_notebook.py");
-    run.arg(&copy.0).arg("--folder").arg(&notebooks).env("THALWEG_STOCK", "1");
+    run.arg(&copy.0)
+        .arg("--folder")
+        .arg(&notebooks)
+        .arg("--no-solutions")
+        .env("THALWEG_STOCK", "1");
     assert!(run.status()?.success());
     Ok(())
 }

@@ -36,7 +36,7 @@ impl Recipe {
         let compiler = Key::new().with(&toolchain.version);
         let files = compiler.clone().with(closure).with_files(
             &places.clone.join("kernel"),
-            &["target", "__pycache__", ".ipynb_checkpoints"],
+            &["target", "python", "tests", "__pycache__", ".ipynb_checkpoints"], // the binary has none of these
         )?;
         let kernels = places.cache.join("kernel");
         Ok(Recipe {

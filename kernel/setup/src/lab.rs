@@ -47,8 +47,8 @@ fn warm_up(places: &Places, jupyter: u32) -> Result<()> {
     Ok(())
 }
 
-/// Runs the notebooks whose name starts with `prefix` and writes lab/<name>.html; with `save` the notebooks keep
-/// their outputs.
+/// Runs the notebooks whose name starts with `prefix`, writes lab/<name>.html, and runs the hidden solutions of their
+/// exercises; with `save` the notebooks keep their outputs.
 pub fn run(places: &Places, prefix: &str, save: bool) -> Result<()> {
     let found = notebooks(&places.clone, prefix)?;
     let ready = setup::ready(places)?;
@@ -57,6 +57,13 @@ pub fn run(places: &Places, prefix: &str, save: bool) -> Result<()> {
         command::shown(&name(&notebook), &mut runner(places, &ready, &notebook, &page, save))?;
     }
     Ok(())
+}
+
+/// Runs the notebooks whose name starts with `prefix` on models of shuffled weights: their assertions must fail.
+pub fn mutate(places: &Places, prefix: &str) -> Result<()> {
+    let found = notebooks(&places.clone, prefix)?;
+    let ready = setup::ready(places)?;
+    command::shown("the mutation check", &mut mutation(places, &ready, &found))
 }
 
 /// The notebooks in notebooks/ whose name starts with `prefix`, sorted.
@@ -79,7 +86,8 @@ pub fn page_of(clone: &Path, notebook: &Path) -> PathBuf {
     clone.join("lab").join(notebook.with_extension("html").file_name().unwrap_or_default())
 }
 
-/// The command that runs one notebook; it prints a line for each cell and fails with the first failing one.
+/// The command that runs one notebook and its solutions; it prints a line for each cell and fails with the first
+/// failing one. Its last line has counts as cargo's test runner writes them.
 pub fn runner(places: &Places, ready: &Ready, notebook: &Path, page: &Path, save: bool) -> Command {
     let mut python = python(places, ready, "run_notebook.py");
     python.arg(notebook).arg("--html").arg(page);
@@ -87,6 +95,14 @@ pub fn runner(places: &Places, ready: &Ready, notebook: &Path, page: &Path, save
         python.arg("--save");
     }
     python.env("THALWEG_SPARE", "0"); // nobody restarts this kernel
+    python
+}
+
+/// The command that runs `notebooks` on models of shuffled weights.
+pub fn mutation(places: &Places, ready: &Ready, notebooks: &[PathBuf]) -> Command {
+    let mut python = python(places, ready, "mutate.py");
+    python.args(notebooks).arg("--data").arg(places.clone.join("data"));
+    python.env("THALWEG_SPARE", "0");
     python
 }
 

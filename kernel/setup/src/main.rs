@@ -6,8 +6,9 @@ use thalweg_setup::{doctor, install, kernel, lab, places::Places, verify};
 
 const HELP: &str = "cargo lab                 set up what is missing, open JupyterLab on notebooks/
 cargo lab --no-browser    the same; such options are JupyterLab's (as root: --allow-root)
-cargo lab --run 01        run notebooks/01*.ipynb without a browser, write lab/01*.html
+cargo lab --run 01        run notebooks/01*.ipynb without a browser, and the hidden solutions of its exercises; write lab/01*.html
 cargo lab --run 01 --save the same, and keep the outputs in the notebook
+cargo lab --mutate 01     run it on models of shuffled weights and say which of its assertions fail there (one must)
 cargo lab --latency 5     measure the kernel beside stock evcxr_jupyter, 5 rounds
 cargo verify              set up what is missing, run every test
 cargo kernel install      set up what is missing, add the kernel to every Jupyter of this user (uninstall removes it)
@@ -24,8 +25,9 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["lab", "--run", prefix] => lab::run(&places, prefix, false),
         ["lab", "--run", prefix, "--save"] => lab::run(&places, prefix, true),
+        ["lab", "--mutate", prefix] => lab::mutate(&places, prefix),
         ["lab", "--latency", rounds] => lab::latency(&places, rounds),
-        ["lab", "--help" | "-h" | "--run" | "--latency", ..] => {
+        ["lab", "--help" | "-h" | "--run" | "--mutate" | "--latency", ..] => {
             Err(anyhow::anyhow!("usage:\n{HELP}"))
         }
         ["lab", options @ ..] => lab::open(&places, options),

@@ -12,6 +12,9 @@ use crate::lab;
 use crate::places::Places;
 use crate::setup::{self, Ready};
 
+/// What a notebook may take, in seconds, with the start of its kernel.
+const LONGEST: u64 = 90;
+
 /// Counts of one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -77,17 +80,27 @@ pub fn run(places: &Places) -> Result<()> {
     for notebook in &all {
         let page = lab::page_of(&places.clone, notebook);
         let name = notebook.file_stem().unwrap_or_default().to_string_lossy();
+        let mut slow = None;
         report.step(&format!("notebook {name}"), || {
-            Ok(Counts::of(lab::runner(places, &ready, notebook, &page, false).status()?.success()))
+            let mut runner = lab::runner(places, &ready, notebook, &page, false);
+            let (counts, text) = counted(&mut runner)?;
+            slow = seconds_of(&text).filter(|seconds| *seconds > LONGEST);
+            Ok(counts)
         })?;
+        report.slow.extend(slow.map(|seconds| format!("{name} {seconds} s")));
         report.step(&format!("{name} in Chromium"), || figures(&page, ci))?;
     }
+    report.step("notebooks on shuffled weights fail", || {
+        tests(&mut lab::mutation(places, &ready, &all))
+    })?;
     report.close(began.elapsed())
 }
 
 #[derive(Debug, Default)]
 struct Report {
     lines: Vec<String>,
+    /// Notebooks that took longer than [`LONGEST`]: told, and no failure, for machines are shared.
+    slow: Vec<String>,
     total: Counts,
 }
 
@@ -120,7 +133,11 @@ impl Report {
     fn close(self, time: Duration) -> Result<()> {
         println!("\n{}\nin all {}", self.lines.join("\n"), minutes(time));
         let Counts { passed, failed, skipped } = self.total;
-        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        let slow = match self.slow.as_slice() {
+            [] => String::new(),
+            some => format!("; notebooks over {LONGEST} s: {}", some.join(", ")),
+        };
+        println!("{passed} passed, {failed} failed, {skipped} skipped{slow}");
         if failed > 0 {
             bail!("cargo verify found failures");
         }
@@ -169,12 +186,23 @@ fn clippy(places: &Places, ready: &Ready, ci: bool) -> Result<Counts> {
 }
 
 fn tests(command: &mut Command) -> Result<Counts> {
+    Ok(counted(command)?.0)
+}
+
+/// Runs something that closes with counts as cargo's test runner does; the counts, and all that it printed.
+fn counted(command: &mut Command) -> Result<(Counts, String)> {
     let (succeeded, text) = command::shown_and_read(command)?;
     let mut counts = count(&text);
     if !succeeded && counts.failed == 0 {
         counts.failed = 1; // it did not compile, or broke off
     }
-    Ok(counts)
+    Ok((counts, text))
+}
+
+/// How long a notebook took, from the runner's line "01_x.ipynb: ran in 41 s, see ..".
+fn seconds_of(text: &str) -> Option<u64> {
+    let (_, after) = text.split_once(": ran in ")?;
+    after.split(' ').next()?.parse().ok()
 }
 
 /// Adds up the closing lines of cargo's test runners, and the lines in which a test says that it had
@@ -222,6 +250,13 @@ fn figures(page: &Path, ci: bool) -> Result<Counts> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_notebooks_time_is_read_from_the_runners_line() {
+        let text = "  cell 12/12: 1.5 s\n01_first_look.ipynb: ran in 92 s, see lab/01.html\n  solution 1: 3.0 s\n";
+        assert_eq!(seconds_of(text), Some(92));
+        assert_eq!(seconds_of("test result: FAILED. 0 passed; 1 failed; 0 ignored"), None);
+    }
 
     #[test]
     fn the_closing_lines_of_all_test_binaries_are_added_up() {
