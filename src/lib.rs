@@ -76,3 +76,10 @@ pub use record::Record;
 pub use show::{Bar, Content, Html, Markdown, Show, Shown, clear_output, display, progress};
 pub use text::Tokens;
 pub use {anyhow, ndarray, plotly, tch};
+
+/// The book's pages, whose code is compiled and run with the examples of the documentation.
+#[cfg(doctest)]
+mod book {
+    #[doc = include_str!("../book/src/welcome.md")]
+    struct Welcome;
+}
