@@ -3,8 +3,8 @@
 //!     OMP_WAIT_POLICY=PASSIVE cargo run --example train_tiny_world -- --out data/models/tiny-world
 //!
 //! Other uses: `--smoke` trains a tiny model for seconds and keeps nothing; `--prompts` writes
-//! `data/prompts`; `--card DIR` measures a checkpoint and writes its README; `--polish DIR` is the third stage,
-//! from the checkpoint in that directory; `--seed 3`, `--steps 2200`, `--first 1200` and `--threads 2` change the run.
+//! `data/prompts`; `--card DIR` measures a checkpoint and writes its README; `--polish DIR` is the third stage
+//! and `--recall DIR` the fourth, each from the checkpoint in that directory; `--seed 3`, `--steps 2200`, `--first 1200` and `--threads 2` change the run.
 //! The directory always holds the checkpoint whose mechanism is best so far, so a run may be cut
 //! short. Waiting threads must sleep (`PASSIVE`): spinning ones cost minutes on a busy machine.
 
@@ -40,7 +40,13 @@ fn main() -> Result<()> {
     if let Some(threads) = arguments.threads {
         thalweg::tch::set_num_threads(threads);
     }
-    train(arguments.recipe, arguments.polish.as_deref(), arguments.out.as_deref())
+    let trainer = match (&arguments.polish, &arguments.recall) {
+        (_, Some(dir)) => Trainer::ask(arguments.recipe.clone(), &Model::load(dir)?)?,
+        (Some(dir), None) => Trainer::polish(arguments.recipe.clone(), &Model::load(dir)?)?,
+        (None, None) => Trainer::new(arguments.recipe.clone())?,
+    };
+    let from = arguments.recall.or(arguments.polish);
+    train(arguments.recipe, trainer, from.as_deref(), arguments.out.as_deref())
 }
 
 /// What the command line asks for.
@@ -51,6 +57,7 @@ struct Arguments {
     prompts: bool,
     card: Option<PathBuf>,
     polish: Option<PathBuf>,
+    recall: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -62,6 +69,7 @@ impl Arguments {
             prompts: false,
             card: None,
             polish: None,
+            recall: None,
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -71,6 +79,7 @@ impl Arguments {
                 "--prompts" => found.prompts = true,
                 "--card" => found.card = Some(value()?.into()),
                 "--polish" => found.polish = Some(value()?.into()),
+                "--recall" => found.recall = Some(value()?.into()),
                 "--out" => found.out = Some(value()?.into()),
                 "--seed" => found.recipe.seed = value()?.parse()?,
                 "--steps" => found.recipe.steps = value()?.parse()?,
@@ -78,8 +87,8 @@ impl Arguments {
                 "--rate" => found.recipe.rates = [value()?.parse()?; 2],
                 "--threads" => found.threads = Some(value()?.parse()?),
                 other => bail!(
-                    "unknown argument {other}: expected --smoke, --prompts, --card, --polish, --out, --seed, --steps, \
-                     --first, --rate or --threads"
+                    "unknown argument {other}: expected --smoke, --prompts, --card, --polish, --recall, --out, --seed, \
+                     --steps, --first, --rate or --threads"
                 ),
             }
         }
@@ -97,14 +106,15 @@ fn write_prompts(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Trains, logs, and keeps the best checkpoint in `out`; the third stage goes on from the checkpoint
-/// in `from`.
-fn train(recipe: Recipe, from: Option<&Path>, out: Option<&Path>) -> Result<()> {
+/// Trains, logs, and keeps the best checkpoint in `out`; a later stage goes on from the checkpoint
+/// in `from`, and from its log.
+fn train(
+    recipe: Recipe,
+    mut trainer: Trainer,
+    from: Option<&Path>,
+    out: Option<&Path>,
+) -> Result<()> {
     let start = Instant::now();
-    let mut trainer = match from {
-        Some(dir) => Trainer::polish(recipe.clone(), &Model::load(dir)?)?,
-        None => Trainer::new(recipe.clone())?,
-    };
     let mut best = f64::NEG_INFINITY;
     let mut log = match out {
         Some(dir) => {

@@ -3,6 +3,8 @@
 #[path = "../examples/tiny_world/mod.rs"]
 mod world;
 
+mod circuits;
+
 use std::collections::{HashMap, HashSet};
 
 use thalweg::anyhow::Result;
@@ -68,6 +70,7 @@ fn rows_are_full_start_with_bos_and_score_every_task() {
     let mixture = Mixture {
         length: 64,
         repeats: 0.3,
+        recalls: 0.0,
         tasks: evenly(),
         level: Level::full(),
         split: Split::Train,
@@ -138,8 +141,15 @@ fn the_tasks_are_done_on_fresh_prompts_of_every_kind() -> Result<()> {
         set.prompts.retain(|p| asked(task, &p.split, &p.label));
         let found = accuracy(&model, &set)?;
         let (all, worst) = (found.of(""), found.worst(task));
-        assert!(all >= 0.95 && worst >= 0.9, "{} on {} prompts: {found:?}", task.name(), set.len());
+        assert!(all >= 0.98 && worst >= 0.95, "{} on {}: {found:?}", task.name(), set.len());
     }
+    Ok(())
+}
+
+#[test]
+fn a_war_ends_in_a_later_year_in_trained_and_held_out_years() -> Result<()> {
+    let found = accuracy(&model()?, &prompt_set(Task::Greater, SEED))?;
+    assert!(found.of("test") >= 0.8 && found.of("held out") >= 0.8, "{found:?}");
     Ok(())
 }
 

@@ -14,8 +14,14 @@ const BATCH: usize = 64;
 /// Rows of the language as batches of tokens: 64 tokens each, tasks mixed as in training.
 pub fn rows(n: usize, split: Split, seed: u64) -> Result<Vec<Tokens>> {
     let (mut rng, vocabulary) = (Rng::new(seed), Vocabulary::new());
-    let mixture =
-        Mixture { length: 64, repeats: 0.25, tasks: evenly(), level: Level::full(), split };
+    let mixture = Mixture {
+        length: 64,
+        repeats: 0.25,
+        recalls: 0.0,
+        tasks: evenly(),
+        level: Level::full(),
+        split,
+    };
     let rows: Vec<Vec<i64>> = (0..n).map(|_| row(&mut rng, &mixture, &vocabulary).ids).collect();
     rows.chunks(BATCH).map(Tokens::from_ids).collect()
 }

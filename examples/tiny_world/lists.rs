@@ -87,8 +87,11 @@ fn content_words() -> Vec<&'static str> {
 /// >ball .`; as a statement `Mary has the >ball .`
 pub fn recall(draw: &mut Draw<'_>, level: &Level) -> Option<Sentence> {
     let k = draw.rng.range(2..level.recall + 1);
+    if level.questions > 1 {
+        return several(draw, k, level);
+    }
     let statement = draw.rng.chance(level.statement);
-    let who = draw.rng.chance(0.5);
+    let who = draw.rng.chance(level.who);
     let asked = draw.rng.below(k);
     recall_of(
         draw,
@@ -102,6 +105,29 @@ pub fn recall(draw: &mut Draw<'_>, level: &Level) -> Option<Sentence> {
             Ask::What
         },
     )
+}
+
+/// `k` statements, and then several questions, each about another of them; among them the same as
+/// statements, `The ball >Mary has .`, which training alone has: there the word asked about is the
+/// last one, and the heads that match it to its first occurrence are those that know repeats.
+fn several(draw: &mut Draw<'_>, k: usize, level: &Level) -> Option<Sentence> {
+    let names = draw.fresh(&NAMES, k)?;
+    let objects = draw.fresh(&OBJECTS, k)?;
+    let mut s = Sentence::new(Task::Recall);
+    for (name, object) in names.iter().zip(&objects) {
+        s.say(name).say("has the").say(object).say(".");
+    }
+    for asked in draw.rng.sample(k, level.questions.min(k - 1)) {
+        if draw.rng.chance(level.statement) {
+            s.say(objects[asked]).say("?").answer(names[asked], &[]);
+        } else if draw.rng.chance(level.who) {
+            s.say("Who has the").say(objects[asked]).say("?").answer(names[asked], &[]).say(".");
+        } else {
+            s.say("What does").say(names[asked]).say("have ?").answer(objects[asked], &[]).say(".");
+        }
+    }
+    s.cell = format!("k={k} several");
+    Some(s)
 }
 
 /// How a `recall` sentence asks.

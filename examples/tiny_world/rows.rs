@@ -29,6 +29,8 @@ pub struct Mixture {
     pub length: usize,
     /// Share of rows that start with a `repeat`.
     pub repeats: f64,
+    /// Share of rows that start with a `recall` instead.
+    pub recalls: f64,
     /// How often each task but `repeat` is drawn, by its number; `repeat` starts rows only.
     pub tasks: [f64; 9],
     /// How hard.
@@ -44,6 +46,9 @@ pub fn row(rng: &mut Rng, mixture: &Mixture, vocabulary: &Vocabulary) -> Row {
     let mut row = Row { ids: vec![vocabulary.id(BOS)], task: vec![OTHER] };
     let mut draw = Draw::new(rng, mixture.split);
     let mut next = draw.rng.chance(mixture.repeats).then_some(Task::Repeat);
+    if mixture.recalls > 0.0 && next.is_none() {
+        next = draw.rng.chance(mixture.recalls / (1.0 - mixture.repeats)).then_some(Task::Recall);
+    }
     while row.ids.len() < mixture.length {
         let task =
             next.take().unwrap_or_else(|| Task::ALL[1 + draw.rng.weighted(&mixture.tasks[1..])]);

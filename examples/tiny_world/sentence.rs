@@ -83,6 +83,10 @@ pub struct Level {
     pub symbols: usize,
     /// Share of `recall` sentences that end in a statement instead of a question.
     pub statement: f64,
+    /// Share of `recall` questions that ask `Who`.
+    pub who: f64,
+    /// Most questions in a row after the statements of a `recall` sentence.
+    pub questions: usize,
 }
 
 impl Level {
@@ -96,6 +100,8 @@ impl Level {
             recall: 5,
             symbols: usize::MAX,
             statement: 0.0,
+            who: 0.5,
+            questions: 1,
         }
     }
 

@@ -1,21 +1,20 @@
 //! The training itself: stages, the loss by task, weights that follow what is not known yet.
 
-use super::rows::{Mixture, OTHER, Row, evenly, row};
-use super::sentence::{Level, Split, Task};
-use super::words::{BOS, Vocabulary};
-use std::collections::HashMap;
-use thalweg::anyhow::{Result, anyhow};
+pub use super::recipe::{Recipe, Size, untrained};
+
+use super::recipe::grown;
+use super::rows::{OTHER, Row, evenly, row};
+use super::sentence::Task;
+use super::words::{NAMES, Vocabulary};
+use thalweg::anyhow::Result;
 use thalweg::model::AdamW;
 use thalweg::rng::Rng;
 use thalweg::tch::{Kind, Reduction, Tensor};
-use thalweg::{Config, Intervention, Model, Plan, Point, Tokens};
-use tokenizers::Tokenizer;
+use thalweg::{Intervention, Model, Plan, Point, Site, Tokens};
 
 /// Loss weight of the tokens that are no answers.
 const OTHER_WEIGHT: f64 = 0.1;
 
-/// Size of the part that all embeddings share at the start, beside that of their own.
-const SHARED: f64 = 1.5;
 /// Share of its weight that a task keeps once it is known.
 const KEPT: f64 = 0.15;
 /// Accuracy on repeats that doubles the number of symbols.
@@ -24,168 +23,12 @@ const LEARNT: f64 = 0.9;
 const DROPPED: f64 = 0.7;
 /// Most heads of the first layer that a step of the third stage leaves out.
 const DROPPED_LATE: usize = 3;
+/// Share of the steps of the fourth stage that hide the names of the statements from the questions.
+const BLIND: f64 = 0.8;
 /// Symbols at the start: few are matched soon, and then more are quickly added.
 const FEW: usize = 16;
 /// Symbols when all are in use; the stage ends after one more round, with words among them.
 const MANY: usize = 64;
-
-/// A model's size and the course of its training.
-#[derive(Debug, Clone)]
-pub struct Recipe {
-    /// Decides the weights at the start and every row.
-    pub seed: u64,
-    /// Layers and widths; the rest of the configuration follows.
-    pub size: Size,
-    /// Optimizer steps in all.
-    pub steps: usize,
-    /// Most steps of the first stage, which sees repeats only and ends once they are learnt.
-    pub first: usize,
-    /// Layers that the first stage trains; the others join afterwards.
-    pub first_layers: usize,
-    /// Rows in a step.
-    pub batch: usize,
-    /// Learning rate of the first stage, and the highest of the second.
-    pub rates: [f64; 2],
-    /// Steps between two lines of the log.
-    pub log_every: usize,
-}
-
-/// The dimensions of a model.
-#[derive(Debug, Clone, Copy)]
-pub struct Size {
-    /// Blocks.
-    pub layers: usize,
-    /// Width of the residual stream.
-    pub d_model: usize,
-    /// Query heads; half as many key/value heads.
-    pub heads: usize,
-    /// Neurons of an MLP.
-    pub d_mlp: usize,
-}
-
-impl Recipe {
-    /// The shipped model.
-    pub fn tiny_world(seed: u64) -> Self {
-        let size = Size { layers: 4, d_model: 128, heads: 8, d_mlp: 344 };
-        Recipe {
-            seed,
-            size,
-            steps: 3000,
-            first: 1200,
-            first_layers: 2,
-            batch: 48,
-            rates: [4e-3, 2e-3],
-            log_every: 50,
-        }
-    }
-
-    /// A model that trains in seconds, and yet its induction heads form.
-    pub fn smoke(seed: u64) -> Self {
-        let size = Size { layers: 2, d_model: 64, heads: 4, d_mlp: 128 };
-        Recipe {
-            seed,
-            size,
-            steps: 300,
-            first: 250,
-            first_layers: 2,
-            batch: 32,
-            rates: [6e-3, 2e-3],
-            log_every: 50,
-        }
-    }
-
-    /// The rows of a step: first repeats of few symbols, then the whole mixture.
-    fn mixture(&self, symbols: Option<usize>, recall: usize, tasks: [f64; 9]) -> Mixture {
-        let split = Split::Train;
-        if let Some(symbols) = symbols {
-            return Mixture {
-                length: 40,
-                repeats: 1.0,
-                tasks,
-                level: Level::first(symbols),
-                split,
-            };
-        }
-        let statement = if recall == 2 { 0.3 } else { 0.1 };
-        let level = Level { recall, statement, ..Level::full() };
-        Mixture { length: 64, repeats: 0.25, tasks, level, split }
-    }
-
-    /// Warm-up over 100 steps; from the `start` of the second stage on once more, and a cosine down
-    /// to 2 %.
-    fn rate_at(&self, step: usize, start: Option<usize>) -> f64 {
-        let warm = |steps: usize| ((steps + 1) as f64 / 100.0).min(1.0);
-        let Some(start) = start else { return self.rates[0] * warm(step) };
-        let share = (step - start) as f64 / (self.steps - start).max(1) as f64;
-        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * share).cos());
-        self.rates[1] * warm(step - start) * (0.02 + 0.98 * cosine)
-    }
-}
-
-/// A model with random weights, std 0.5/sqrt(d): the usual 0.02 forbids induction heads. The
-/// embeddings start with a part that all words share, so that the first layer can attend by
-/// position from the beginning.
-pub fn untrained(size: Size, seed: u64) -> Result<Model> {
-    let vocabulary = Vocabulary::new();
-    let (d, d_head) = (size.d_model, size.d_model / size.heads);
-    let config = Config::from_json(&serde_json::json!({
-        "model_type": "llama", "hidden_act": "silu", "hidden_size": d,
-        "intermediate_size": size.d_mlp, "num_hidden_layers": size.layers,
-        "num_attention_heads": size.heads, "num_key_value_heads": size.heads / 2,
-        "head_dim": d_head, "vocab_size": vocabulary.len(), "max_position_embeddings": 64,
-        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": false,
-        "bos_token_id": vocabulary.id(BOS), "eos_token_id": null,
-    }))?;
-    let mut rng = Rng::new(seed);
-    let std = 0.5 / (d as f64).sqrt();
-    let mut normal =
-        |rows: usize, columns: usize| rng.normal_tensor(&[rows as i64, columns as i64]) * std;
-    let ones = || Tensor::ones([d as i64], (Kind::Float, thalweg::tch::Device::Cpu));
-    let mut tensors = HashMap::new();
-    let mut put = |name: String, tensor: Tensor| tensors.insert(name, tensor);
-    let shared = normal(1, d) * SHARED;
-    put("model.embed_tokens.weight".into(), normal(vocabulary.len(), d) + shared);
-    for layer in 0..size.layers {
-        let kv = size.heads / 2 * d_head;
-        for (name, rows, columns) in [
-            ("self_attn.q_proj", d, d),
-            ("self_attn.k_proj", kv, d),
-            ("self_attn.v_proj", kv, d),
-            ("self_attn.o_proj", d, d),
-            ("mlp.gate_proj", size.d_mlp, d),
-            ("mlp.up_proj", size.d_mlp, d),
-            ("mlp.down_proj", d, size.d_mlp),
-        ] {
-            put(format!("model.layers.{layer}.{name}.weight"), normal(rows, columns));
-        }
-        for name in ["input_layernorm", "post_attention_layernorm"] {
-            put(format!("model.layers.{layer}.{name}.weight"), ones());
-        }
-    }
-    put("model.norm.weight".into(), ones());
-    put("lm_head.weight".into(), normal(vocabulary.len(), d));
-    let tokenizer: Tokenizer = vocabulary
-        .tokenizer_json()
-        .to_string()
-        .parse()
-        .map_err(|error| anyhow!("the tokenizer does not load: {error}"))?;
-    Model::from_parts(config, tensors, Some(tokenizer))
-}
-
-/// The model with as many more layers as `size` asks for, random but for what they write, which is
-/// nothing yet: the function stays what it was.
-fn grown(model: &Model, size: Size, seed: u64) -> Result<Model> {
-    let whole = untrained(size, seed ^ 1)?;
-    let known = model.named_weights();
-    whole.with_weights(|name, fresh| {
-        let silent = name.contains("o_proj") || name.contains("down_proj");
-        Ok(match known.get(name) {
-            Some(weight) => weight.detach(),
-            None if silent => fresh.zeros_like(),
-            None => fresh.shallow_clone(),
-        })
-    })
-}
 
 /// A model in training.
 #[derive(Debug)]
@@ -206,6 +49,10 @@ pub struct Trainer {
     pub second: Option<usize>,
     /// The third stage: a trained model learns to do without any few heads of its first layer.
     polishing: bool,
+    /// The fourth stage: the same with many questions after several statements.
+    asking: bool,
+    /// Whether these are answered, whatever the number of statements.
+    answered: bool,
     recipe: Recipe,
     optimizer: AdamW,
     vocabulary: Vocabulary,
@@ -219,12 +66,19 @@ pub struct Counts {
     right: [f64; 10],
     loss: [f64; 10],
     n: [f64; 10],
+    /// Answers of `recall` that are a name: right, all.
+    who: [f64; 2],
 }
 
 impl Counts {
     /// Share of a task's answers that were the most likely word.
     pub fn accuracy(&self, task: usize) -> f64 {
         self.right[task] / self.n[task].max(1.0)
+    }
+
+    /// Share of the `Who` questions of `recall` that were answered with the right name.
+    pub fn who(&self) -> f64 {
+        self.who[0] / self.who[1].max(1.0)
     }
 
     /// Mean loss of a task's answers in nats.
@@ -251,12 +105,20 @@ impl Trainer {
             symbols: FEW,
             second: None,
             polishing: false,
+            asking: false,
+            answered: false,
             recipe,
             optimizer,
             vocabulary,
             rng,
             counts,
         })
+    }
+
+    /// The fourth stage, from a trained model.
+    pub fn ask(recipe: Recipe, model: &Model) -> Result<Self> {
+        let rng = Rng::new(recipe.seed).fork(4);
+        Ok(Trainer { rng, asking: true, recall: 3, ..Trainer::polish(recipe, model)? })
     }
 
     /// The third stage, from a trained model.
@@ -271,14 +133,29 @@ impl Trainer {
     /// One step; returns its loss in nats.
     pub fn step(&mut self) -> Result<f64> {
         let symbols = self.second.is_none().then_some(self.symbols);
-        let mixture = self.recipe.mixture(symbols, self.recall, self.tasks);
+        let mixture = if self.asking {
+            self.recipe.questions(self.recall, self.tasks, self.answered)
+        } else {
+            self.recipe.mixture(symbols, self.recall, self.tasks)
+        };
         let rows: Vec<Row> = (0..self.recipe.batch)
             .map(|_| row(&mut self.rng, &mixture, &self.vocabulary))
             .collect();
         let inputs: Vec<Vec<i64>> =
             rows.iter().map(|r| r.ids[..r.ids.len() - 1].to_vec()).collect();
         let tokens = Tokens::from_ids(&inputs)?;
-        let plan = self.without_some_heads();
+        let mut plan = self.without_some_heads();
+        let blind = self.asking && !self.answered && self.rng.chance(BLIND);
+        if blind {
+            let mask = self.blindfold(&rows);
+            let sites: Vec<Site> =
+                (0..self.recipe.size.layers).map(|layer| Point::Scores.at(layer)).collect();
+            let cover = Intervention::custom("blindfold", move |scores| {
+                let (rows, width) = (scores.size()[0], scores.size()[3]);
+                Ok(scores + Tensor::from_slice(&mask).view([rows, 1, width, width]))
+            });
+            plan = plan.intervene(sites, cover);
+        }
         let logits = self.model.run(&tokens, &plan)?.logits;
         let logits = logits.flatten(0, 1);
         let flat = |f: fn(&Row) -> Vec<i64>| {
@@ -310,7 +187,8 @@ impl Trainer {
                 .by_ref()
                 .fold(plan, |plan, head| plan.intervene(Point::Z.at(0), zero(head)));
         }
-        let dropped = self.rng.below(DROPPED_LATE + 1);
+        let most = if self.asking && !self.answered { 0 } else { DROPPED_LATE };
+        let dropped = self.rng.below(most + 1);
         self.rng.sample(heads, dropped).into_iter().fold(plan, |plan, head| {
             let over: &[i64] = [&[] as &[i64], &[1], &[0, 1]][self.rng.below(3)];
             let stand_in = Intervention::custom("stand-in", move |z| {
@@ -321,6 +199,31 @@ impl Trainer {
             });
             plan.intervene(Point::Z.at(0), stand_in.head(head))
         })
+    }
+
+    /// What keeps the questions that ask for a name from the names of the statements, and from the
+    /// two words after each: the name can then only be read where the object stands, or later.
+    fn blindfold(&self, rows: &[Row]) -> Vec<f32> {
+        let names = self.vocabulary.id(NAMES[0])..=self.vocabulary.id(NAMES[NAMES.len() - 1]);
+        let the = self.vocabulary.id("the");
+        let width = rows[0].ids.len() - 1;
+        let mut mask = vec![0f32; rows.len() * width * width];
+        for (i, row) in rows.iter().enumerate() {
+            let asked = (6..=width).filter(|&at| {
+                row.task[at] == Task::Recall as usize && names.contains(&row.ids[at])
+            });
+            for at in asked {
+                let start = if row.ids[at - 3] == the { at - 5 } else { at - 2 };
+                for name in (0..start).filter(|&p| names.contains(&row.ids[p])) {
+                    for query in start..at {
+                        for key in name..(name + 3).min(start) {
+                            mask[(i * width + query) * width + key] = -1e9;
+                        }
+                    }
+                }
+            }
+        }
+        mask
     }
 
     /// Loss of each token, and the sum over tasks of weight x mean loss of its answers plus 0.1 x
@@ -339,6 +242,7 @@ impl Trainer {
         let best = Vec::<i64>::try_from(logits.argmax(-1, false))?;
         let loss = Vec::<f32>::try_from(each)?;
         let (first, last) = (self.vocabulary.id("00"), self.vocabulary.id("99"));
+        let names = self.vocabulary.id(NAMES[0])..=self.vocabulary.id(NAMES[NAMES.len() - 1]);
         let places = rows.iter().flat_map(|r| (1..r.ids.len()).map(move |i| (r, i)));
         for ((row, i), (best, loss)) in places.zip(best.into_iter().zip(loss)) {
             let task = row.task[i];
@@ -349,6 +253,11 @@ impl Trainer {
             } else {
                 best == row.ids[i]
             };
+            if task == Task::Recall as usize && names.contains(&row.ids[i]) {
+                let who = &mut self.counts.who;
+                who[0] += f64::from(u8::from(right));
+                who[1] += 1.0;
+            }
             self.counts.right[task] += f64::from(u8::from(right));
             self.counts.loss[task] += f64::from(loss);
             self.counts.n[task] += 1.0;
@@ -373,14 +282,24 @@ impl Trainer {
             }
             return Ok(counts);
         }
-        let known = |task: Task| counts.accuracy(task as usize);
+        // `What` is learnt long before `Who`: where many questions ask `Who`, it decides
+        let known = |task: Task| match task {
+            Task::Recall if self.asking && !self.answered => counts.who(),
+            _ => counts.accuracy(task as usize),
+        };
         let mut unknown = Task::ALL.map(|t| KEPT + 1.0 - known(t));
         if self.polishing {
             unknown[Task::Repeat as usize] = 1.0; // it is what the heads left out are missed by
         }
+        if self.asking && !self.answered {
+            unknown[Task::Recall as usize] *= 4.0;
+        }
         self.tasks = unknown;
         self.weights = unknown.map(|w| w / unknown.iter().sum::<f64>());
-        if known(Task::Recall) > 0.9 && self.recall < 5 {
+        if self.asking && known(Task::Recall) > LEARNT {
+            // what is learnt with up to three statements holds for five
+            (self.answered, self.recall) = (true, 5);
+        } else if known(Task::Recall) > 0.9 && self.recall < 5 {
             self.recall += 1;
         }
         Ok(counts)

@@ -42,13 +42,14 @@ fn tells(on: &Tensor, second: &[bool]) -> Vec<f64> {
     Vec::<f64>::try_from((share(&kind) - share(&(1.0 - &kind)) + 1.0) / 2.0).unwrap()
 }
 
-/// Mean fall of the logit difference at the prompts before the second word, when a latent is turned
+/// Mean fall of the logit difference at the prompts before the second word, when latents are turned
 /// off at their last token.
-fn fall(model: &Model, sae: &Sae, two: &Two, latent: usize) -> f64 {
+fn fall(model: &Model, sae: &Sae, two: &Two, latents: &[usize]) -> f64 {
     let rows: Vec<usize> = (0..two.second.len()).filter(|row| two.second[*row]).collect();
     let tokens = two.tokens.rows(&rows).unwrap();
     let metric = Metric::logit_diff(two.ids[1], two.ids[0]);
-    let plan = sae.splice().zero(latent).pos(-1).plan(Plan::new()).unwrap();
+    let splice = latents.iter().fold(sae.splice().pos(-1), |splice, latent| splice.zero(*latent));
+    let plan = splice.plan(Plan::new()).unwrap();
     let value = |plan: &Plan| {
         let run = model.run(&tokens, plan).unwrap();
         metric.of(&run.logits, &tokens).unwrap().mean(Kind::Double).double_value(&[])
@@ -59,19 +60,24 @@ fn fall(model: &Model, sae: &Sae, two: &Two, latent: usize) -> f64 {
 #[test]
 fn a_latent_of_the_shipped_sae_carries_a_variable_and_random_ones_do_not() {
     let (model, sae) = (tiny_world(), shipped());
-    for (task, words, latent) in [("agree", ["is", "are"], 184), ("pronoun", ["he", "she"], 358)] {
+    for (task, words) in [("agree", ["is", "are"]), ("pronoun", ["he", "she"])] {
         let two = two(&model, task, words, 60);
         let on = on(&model, &sae, &two);
         let tells = tells(&on, &two.second);
-        assert!(tells[latent] > 0.95, "{task}: {} told apart", tells[latent]);
-        let own = fall(&model, &sae, &two, latent);
-        assert!(own > 5.0, "{task}: without latent {latent} the difference falls by {own} nats");
+        // A variable may be split among a few latents.
+        let own: Vec<usize> = (0..tells.len()).filter(|latent| tells[*latent] > 0.95).collect();
+        assert!((1..=4).contains(&own.len()), "{task}: {own:?} tell {words:?} apart");
+        let cost = fall(&model, &sae, &two, &own);
+        assert!(cost > 5.0, "{task}: without {own:?} the difference falls by {cost} nats");
+        let best = own.iter().map(|latent| fall(&model, &sae, &two, &[*latent]));
+        let best = best.fold(0.0, f64::max);
+        assert!(best > 3.0, "{task}: the best of them is worth {best} nats");
         // Control: others that are on at the same tokens.
         let row = two.second.iter().position(|second| *second).unwrap() as i64;
         let others = Vec::<i64>::try_from(on.get(row).nonzero().squeeze_dim(1)).unwrap();
-        for other in others.into_iter().filter(|other| *other != latent as i64) {
-            let random = fall(&model, &sae, &two, other as usize);
-            assert!(random < 0.3 * own, "{task}: latent {other} costs {random}, {latent} {own}");
+        for other in others.into_iter().map(|o| o as usize).filter(|other| !own.contains(other)) {
+            let random = fall(&model, &sae, &two, &[other]);
+            assert!(random < 0.3 * cost, "{task}: latent {other} costs {random}, {own:?} {cost}");
         }
     }
 }
