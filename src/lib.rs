@@ -82,4 +82,14 @@ pub use {anyhow, ndarray, plotly, tch};
 mod book {
     #[doc = include_str!("../book/src/welcome.md")]
     struct Welcome;
+    #[doc = include_str!("../book/src/recipes.md")]
+    struct Recipes;
+    #[doc = include_str!("../book/src/concepts/stream.md")]
+    struct Stream;
+    #[doc = include_str!("../book/src/concepts/plans.md")]
+    struct Plans;
+    #[doc = include_str!("../book/src/concepts/numbers.md")]
+    struct Numbers;
+    #[doc = include_str!("../book/src/concepts/trust.md")]
+    struct Trust;
 }
