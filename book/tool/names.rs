@@ -137,9 +137,9 @@ impl Library {
         for path in files(src, "rs")? {
             let text = fs::read_to_string(&path)?;
             library.add(&text);
-            library
-                .functions
-                .extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+            let modules = [path.file_stem(), path.parent().and_then(Path::file_name)];
+            let modules = modules.into_iter().flatten();
+            library.functions.extend(modules.map(|name| name.to_string_lossy().into_owned()));
         }
         Ok(library)
     }
