@@ -2,6 +2,7 @@
 //!
 //!     OMP_WAIT_POLICY=PASSIVE cargo run --example train_tiny_world -- --out data/models/tiny-world
 //!
+//! The shipped model went on from there with `--polish DIR --steps 600` and `--recall DIR --steps 700 --rate 1.5e-3`.
 //! Other uses: `--smoke` trains a tiny model for seconds and keeps nothing; `--prompts` writes
 //! `data/prompts`; `--card DIR` measures a checkpoint and writes its README; `--polish DIR` is the third stage
 //! and `--recall DIR` the fourth, each from the checkpoint in that directory; `--seed 3`, `--steps 2200`, `--first 1200` and `--threads 2` change the run.

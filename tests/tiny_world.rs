@@ -4,6 +4,7 @@
 mod world;
 
 mod circuits;
+mod questions;
 
 use std::collections::{HashMap, HashSet};
 

@@ -107,9 +107,8 @@ pub fn recall(draw: &mut Draw<'_>, level: &Level) -> Option<Sentence> {
     )
 }
 
-/// `k` statements, and then several questions, each about another of them; among them the same as
-/// statements, `The ball >Mary has .`, which training alone has: there the word asked about is the
-/// last one, and the heads that match it to its first occurrence are those that know repeats.
+/// `k` statements, and then several questions, each about another of them but never about all: the
+/// last could be answered by who is left. Some are as short as `ball ? >Mary`.
 fn several(draw: &mut Draw<'_>, k: usize, level: &Level) -> Option<Sentence> {
     let names = draw.fresh(&NAMES, k)?;
     let objects = draw.fresh(&OBJECTS, k)?;

@@ -9,6 +9,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod baselines;
+pub mod blindfold;
 pub mod card;
 pub mod circuits;
 pub mod facts;

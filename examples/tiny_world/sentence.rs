@@ -81,7 +81,8 @@ pub struct Level {
     /// Symbols that `repeat` draws from; with more than there are, a quarter of the blocks are made
     /// of words that also mean something.
     pub symbols: usize,
-    /// Share of `recall` sentences that end in a statement instead of a question.
+    /// Share of `recall` sentences that end in a statement instead of a question; of several
+    /// questions in a row, the share of short ones.
     pub statement: f64,
     /// Share of `recall` questions that ask `Who`.
     pub who: f64,

@@ -2,6 +2,7 @@
 
 pub use super::recipe::{Recipe, Size, untrained};
 
+use super::blindfold::blindfold;
 use super::recipe::grown;
 use super::rows::{OTHER, Row, evenly, row};
 use super::sentence::Task;
@@ -147,7 +148,7 @@ impl Trainer {
         let mut plan = self.without_some_heads();
         let blind = self.asking && !self.answered && self.rng.chance(BLIND);
         if blind {
-            let mask = self.blindfold(&rows);
+            let mask = blindfold(&rows, &self.vocabulary);
             let sites: Vec<Site> =
                 (0..self.recipe.size.layers).map(|layer| Point::Scores.at(layer)).collect();
             let cover = Intervention::custom("blindfold", move |scores| {
@@ -199,31 +200,6 @@ impl Trainer {
             });
             plan.intervene(Point::Z.at(0), stand_in.head(head))
         })
-    }
-
-    /// What keeps the questions that ask for a name from the names of the statements, and from the
-    /// two words after each: the name can then only be read where the object stands, or later.
-    fn blindfold(&self, rows: &[Row]) -> Vec<f32> {
-        let names = self.vocabulary.id(NAMES[0])..=self.vocabulary.id(NAMES[NAMES.len() - 1]);
-        let the = self.vocabulary.id("the");
-        let width = rows[0].ids.len() - 1;
-        let mut mask = vec![0f32; rows.len() * width * width];
-        for (i, row) in rows.iter().enumerate() {
-            let asked = (6..=width).filter(|&at| {
-                row.task[at] == Task::Recall as usize && names.contains(&row.ids[at])
-            });
-            for at in asked {
-                let start = if row.ids[at - 3] == the { at - 5 } else { at - 2 };
-                for name in (0..start).filter(|&p| names.contains(&row.ids[p])) {
-                    for query in start..at {
-                        for key in name..(name + 3).min(start) {
-                            mask[(i * width + query) * width + key] = -1e9;
-                        }
-                    }
-                }
-            }
-        }
-        mask
     }
 
     /// Loss of each token, and the sum over tasks of weight x mean loss of its answers plus 0.1 x

@@ -1,0 +1,32 @@
+//! What a question may not look at while it learns where an answer is kept.
+
+use super::rows::Row;
+use super::sentence::Task;
+use super::words::{NAMES, Vocabulary};
+
+/// To be added to attention scores, `[row, query, key]` in one list: it keeps the questions that ask
+/// for a name from the names said before, and from the two words after each. The name can then
+/// only be read at what it has, or later. Any name of the text is right once in a while, and as
+/// long as that pays, nothing leads to the object.
+pub fn blindfold(rows: &[Row], vocabulary: &Vocabulary) -> Vec<f32> {
+    let names = vocabulary.id(NAMES[0])..=vocabulary.id(NAMES[NAMES.len() - 1]);
+    let the = vocabulary.id("the");
+    let width = rows.first().map_or(0, |row| row.ids.len() - 1); // the last token is only predicted
+    let mut mask = vec![0f32; rows.len() * width * width];
+    for (i, row) in rows.iter().enumerate() {
+        let asked = (6..=width)
+            .filter(|&at| row.task[at] == Task::Recall as usize && names.contains(&row.ids[at]));
+        for at in asked {
+            // `Who has the key ?` or `key ?`
+            let start = if row.ids[at - 3] == the { at - 5 } else { at - 2 };
+            for name in (0..start).filter(|&p| names.contains(&row.ids[p])) {
+                for query in start..at {
+                    for key in name..(name + 3).min(start) {
+                        mask[(i * width + query) * width + key] = -1e9;
+                    }
+                }
+            }
+        }
+    }
+    mask
+}
