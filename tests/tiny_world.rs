@@ -5,6 +5,7 @@ mod world;
 
 mod circuits;
 mod questions;
+mod seeds;
 
 use std::collections::{HashMap, HashSet};
 

@@ -279,6 +279,17 @@ pub fn asked(task: Task, split: &str, label: &str) -> bool {
     }
 }
 
+/// The prompts of a task from `sets` seeds, none twice: at least 500 a split, or all there are.
+pub fn fresh(task: Task, seed: u64, sets: u64) -> Prompts {
+    let mut all = prompt_set(task, seed);
+    let mut seen: BTreeSet<String> = all.prompts.iter().map(|p| p.clean.clone()).collect();
+    for seed in seed + 1..seed + sets {
+        let more = prompt_set(task, seed).prompts.into_iter();
+        all.prompts.extend(more.filter(|p| seen.insert(p.clean.clone())));
+    }
+    all
+}
+
 /// Accuracies of all tasks on prompts drawn with `seed`, at most `n` a label, and the heads.
 pub fn report(model: &Model, seed: u64, n: usize) -> Result<(Vec<(Task, Accuracy)>, Heads)> {
     let mut tasks = Vec::new();
