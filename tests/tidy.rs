@@ -1,5 +1,7 @@
 //! Rules of the house that no compiler checks.
 
+mod notebooks;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
