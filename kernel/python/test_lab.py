@@ -1,0 +1,117 @@
+"""The notebooks as one meets them in JupyterLab: opened in a headless Chromium without a network, every figure is drawn.
+
+A cloned notebook is not trusted: JupyterLab cleans its HTML and runs no script of it, while plotly's renderer draws from
+data alone. `jupyter trust`, or running it, makes it trusted.
+"""
+
+import json
+import os
+import time
+import unittest
+
+import chromium
+import nbformat
+from client import CLONE, NOTEBOOKS
+from labserver import Lab
+
+PLOTLY = "application/vnd.plotly.v1+json"
+
+# What the outputs on the page hold: for each one its cell, its place in the cell, and the kinds of picture in it that have some size.
+# Figures that plotly has begun and not drawn count as waiting.
+LOOK = """(() => {
+  const large = one => { const box = one.getBoundingClientRect(); return box.width > 50 && box.height > 50; };
+  const seen = [];
+  let waiting = 0;
+  for (const cell of document.querySelectorAll('.jp-Notebook .jp-CodeCell')) {
+    const index = Number(cell.dataset.windowedListIndex);
+    [...cell.querySelectorAll('.jp-Cell-outputArea > .jp-OutputArea-child')].forEach((output, place) => {
+      if (!output.isConnected || !output.getClientRects().length) return;
+      const has = kind => [...output.querySelectorAll(kind)].some(large);
+      const kinds = { plotly: '.js-plotly-plot svg.main-svg', drawing: 'svg, img, canvas', html: '.jp-RenderedHTMLCommon *' };
+      seen.push([index, place, Object.keys(kinds).filter(name => has(kinds[name]))]);
+      if (output.querySelector('.jp-RenderedPlotly') && !has(kinds.plotly)) waiting += 1;
+    });
+  }
+  const pane = document.querySelector('.jp-WindowedPanel-outer');
+  return { seen, waiting, bottom: pane.scrollTop + pane.clientHeight >= pane.scrollHeight - 2 };
+})()"""
+SCROLL = "(() => { const pane = document.querySelector('.jp-WindowedPanel-outer'); pane.scrollTop += 0.7 * pane.clientHeight; })()"
+OPEN = """(() => {
+  const cells = [...document.querySelectorAll('.jp-Notebook .jp-Cell')];
+  return cells.some(cell => cell.getBoundingClientRect().height > 0) && !document.querySelector('.jp-NotebookPanel .jp-Spinner');
+})()"""
+TOP = "document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0"
+
+
+def expected(path):
+    """The outputs that plotly draws and those that are HTML alone, by cell and place in it."""
+    plotly, html = set(), set()
+    for index, cell in enumerate(nbformat.read(path, as_version=4).cells):
+        for place, output in enumerate(cell.get("outputs", [])):
+            data = output.get("data", {})
+            if PLOTLY in data:
+                plotly.add((index, place))
+            elif "text/html" in data:
+                html.add((index, place))
+    return plotly, html
+
+
+def look(page):
+    """Scrolls through the notebook as a reader does, for what is out of sight is not on the page; what was seen of each output."""
+    page.wait(OPEN, "JupyterLab showed no cell")
+    page.run(TOP)
+    seen, still = {}, 0
+    while still < 3:
+        now = settled(page)
+        for index, place, kinds in now["seen"]:
+            seen.setdefault((index, place), set()).update(kinds)
+        page.run(SCROLL)
+        time.sleep(0.3)
+        still = still + 1 if now["bottom"] and page.run(LOOK)["bottom"] else 0
+    return seen
+
+
+def settled(page):
+    """What is in sight, once nothing waits to be drawn, or after 20 s."""
+    end = time.monotonic() + 20
+    while (now := page.run(LOOK))["waiting"] and time.monotonic() < end:
+        time.sleep(0.2)
+    return now
+
+
+class OpenedNotebooks(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        browser_or_skip()
+        cls.notebooks = sorted(NOTEBOOKS.glob("*.ipynb"))
+        cls.lab = Lab(cls.notebooks, CLONE / "data")
+        cls.addClassCleanup(cls.lab.stop)
+        cls.page = chromium.Page()
+        cls.addClassCleanup(cls.page.close)
+
+    def test_every_figure_is_drawn_when_a_cloned_notebook_is_opened_and_when_it_is_trusted_and_loaded_again(self):
+        for notebook in self.notebooks:
+            with self.subTest(notebook.stem):
+                plotly, html = expected(notebook)
+                self.page.open(self.lab.address(notebook.name))
+                untrusted = look(self.page)
+                self.page.picture(CLONE / "lab" / f"{notebook.stem}-in-lab.png")
+                self.assert_drawn(notebook, "opened", untrusted, plotly, html)
+                self.lab.trust(notebook.name)
+                self.page.reload()
+                trusted = look(self.page)
+                self.assert_drawn(notebook, "trusted and loaded again", trusted, plotly, html)
+
+    def assert_drawn(self, notebook, when, seen, plotly, html):
+        drawn = {key for key in plotly if "plotly" in seen.get(key, ())}
+        shown = {key for key in html if "html" in seen.get(key, ())}
+        print(f"{notebook.stem}, {when}: {len(drawn)} of {len(plotly)} figures drawn, {len(shown)} of {len(html)} outputs of HTML shown")
+        self.assertEqual((drawn, shown), (plotly, html), f"{notebook.stem}, {when}: {seen}")
+
+
+def browser_or_skip():
+    if chromium.installed():
+        return
+    if os.environ.get("CI") == "true":
+        raise AssertionError("no Chromium here, and CI must have one (Debian: apt-get install chromium)")
+    raise unittest.SkipTest("no Chromium here: JupyterLab was not looked at (Debian: apt-get install chromium)")
