@@ -8,6 +8,7 @@
 //! | `markdown` | what of a page is code and what is text; links between repository and book |
 //! | `figures` | puts the figures into the rendered pages, with one plotly.js for all |
 //! | `html`, `links` | reads the rendered pages; every link and anchor leads somewhere |
+//! | `uses` | which notebooks use what the API map names |
 //! | `names` | every name of the library that a page mentions exists |
 
 mod figures;
@@ -17,6 +18,7 @@ mod markdown;
 mod names;
 mod notebook;
 mod sources;
+mod uses;
 
 use std::collections::BTreeSet;
 use std::fs;

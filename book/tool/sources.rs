@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::figures::plotly_js;
 use crate::markdown::{self, Target};
 use crate::notebook;
+use crate::uses::{self, Notebook};
 
 /// What was gathered beside the markdown.
 #[derive(Debug, Default)]
@@ -159,6 +160,11 @@ fn filled(text: &str, place: &str, pages: &[Page]) -> String {
     });
     let text = text.replace("<!-- models -->", &lines.collect::<Vec<_>>().join("\n"));
     let dir = Path::new(place).parent().unwrap_or(Path::new(""));
+    let notebooks = pages.iter().filter_map(|page| {
+        let number = page.place.strip_prefix("course/")?.split('_').next()?;
+        Some(Notebook { number, link: markdown::relative(dir, &page.place), text: &page.text })
+    });
+    let text = uses::filled(&text, &notebooks.collect::<Vec<_>>());
     markdown::mapped(&text, |text| {
         let mut parts = text.split("nb:");
         let mut out = parts.next().unwrap_or_default().to_owned();
