@@ -73,6 +73,7 @@ impl Chapter {
             let text = match output["output_type"].as_str() {
                 Some("error") => bail!("{name}: holds the error {}", output["evalue"]),
                 Some("stream") => joined(&output["text"]),
+                _ if html.starts_with("<div class=\"thalweg-progress\"") => continue, // a bar that is full
                 _ if OURS.iter().any(|start| html.starts_with(start)) => {
                     let slot = self.figures.len();
                     writeln!(self.text, "<div class=\"thalweg-slot\" id=\"slot-{slot}\"></div>\n")?;
