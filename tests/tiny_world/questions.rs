@@ -67,8 +67,9 @@ fn a_blindfold_hides_names_and_the_two_words_after_them_from_questions_alone() {
 fn the_stage_of_questions_trains_on_from_a_model() -> Result<()> {
     let recipe = Recipe { batch: 8, ..Recipe::smoke(1) };
     let mut trainer = Trainer::ask(recipe.clone(), &untrained(recipe.size, 1)?)?;
-    let losses = (0..8).map(|_| trainer.step()).collect::<Result<Vec<f64>>>()?;
-    assert!(losses.iter().all(|loss| loss.is_finite()) && losses[7] < losses[0], "{losses:?}");
+    let losses = (0..24).map(|_| trainer.step()).collect::<Result<Vec<f64>>>()?;
+    let [first, last] = [&losses[..8], &losses[16..]].map(|part| part.iter().sum::<f64>() / 8.0);
+    assert!(last < first - 0.1, "{losses:?}");
     let counts = trainer.look()?;
     assert!((0.0..=1.0).contains(&counts.who()), "{counts:?}");
     Ok(())
