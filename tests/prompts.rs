@@ -59,6 +59,16 @@ fn an_aligned_set_has_tokens_roles_and_answers() -> Result<()> {
 }
 
 #[test]
+fn answers_of_prompts_of_several_lengths_are_ids_in_order() -> Result<()> {
+    let set = set(&[FIRST, SECOND, LONG].join(","));
+    assert!(set.aligned(&WORDS).is_err());
+    let (right, wrong) = (set.right(&WORDS)?, set.wrong(&WORDS)?);
+    assert_eq!((right.row(1), wrong.row(1)), ([3].as_slice(), [1].as_slice()));
+    assert_eq!(right.row(2), [WORDS.one_token(&set.prompts[2].right[0])?]);
+    Ok(())
+}
+
+#[test]
 fn unequal_lengths_are_an_error_that_says_where_and_what_to_keep() {
     let error = message(set(&[FIRST, SECOND, LONG].join(",")).aligned(&WORDS));
     for part in

@@ -1,5 +1,7 @@
 //! Parts of a grid: by index, by label, in another order.
 
+use std::borrow::Borrow;
+
 use anyhow::{Result, ensure};
 use ndarray::{ArrayD, Axis as Nth, IxDyn};
 
@@ -115,9 +117,16 @@ impl Grid {
     /// let one = Grid::from_array(array![1.0, 2.0], &[Axis::Layer], "nats")?;
     /// let both = Grid::stack(Axis::Series, &[("zero", &one), ("mean", &one)])?;
     /// assert_eq!(both.get(&["mean", "L1"])?, 2.0);
+    /// let rows = vec![("first".to_string(), one)]; // or grids that a loop collected
+    /// assert_eq!(Grid::stack(Axis::Series, &rows)?.get(&["first", "L0"])?, 1.0);
     /// # anyhow::Ok(())
     /// ```
-    pub fn stack(axis: Axis, parts: &[(&str, &Grid)]) -> Result<Grid> {
+    pub fn stack(axis: Axis, parts: &[(impl AsRef<str>, impl Borrow<Grid>)]) -> Result<Grid> {
+        let parts = parts.iter().map(|(label, part)| (label.as_ref(), part.borrow()));
+        Self::stacked(axis, &parts.collect::<Vec<_>>())
+    }
+
+    fn stacked(axis: Axis, parts: &[(&str, &Grid)]) -> Result<Grid> {
         let [(first_label, first), ..] = parts else {
             anyhow::bail!("nothing to stack along {axis}: no grid was given")
         };

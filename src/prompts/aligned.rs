@@ -79,10 +79,30 @@ impl Prompts {
                 corrupt.insert(name.clone(), self.with_roles(rows, first)?);
             }
         }
-        let right = self.answers(tokenizer, "right", |p| &p.right)?;
-        let wrong = self.answers(tokenizer, "wrong", |p| &p.wrong)?;
+        let (right, wrong) = (self.right(tokenizer)?, self.wrong(tokenizer)?);
         let clean = self.with_roles(clean, first)?;
         Ok(Aligned { clean, corrupt, right, wrong, roles: first.roles.clone() })
+    }
+
+    /// The right answers of each prompt as ids, whatever the prompts' lengths: what a metric takes. An
+    /// error if one of them is not a single token.
+    ///
+    /// ```no_run
+    /// # use thalweg::prelude::*;
+    /// let model = Model::load("data/models/tiny-world")?;
+    /// let set = Prompts::load("data/prompts/fact.json")?;
+    /// let tokens = model.batch(&set.clean())?;
+    /// let run = model.run(&tokens, &Plan::new())?;
+    /// let right = Metric::accuracy(set.right(&model)?).of(&run.logits, &tokens)?; // [Batch]
+    /// # thalweg::anyhow::Ok(())
+    /// ```
+    pub fn right(&self, tokenizer: &impl Encode) -> Result<Answers> {
+        self.answers(tokenizer, "right", |p| &p.right)
+    }
+
+    /// The wrong answers of each prompt as ids, as [`right`](Self::right) gives the right ones.
+    pub fn wrong(&self, tokenizer: &impl Encode) -> Result<Answers> {
+        self.answers(tokenizer, "wrong", |p| &p.wrong)
     }
 
     fn encode(&self, t: &impl Encode, text: impl Fn(&Prompt) -> &String) -> Result<Tokens> {

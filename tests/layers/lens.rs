@@ -34,6 +34,27 @@ fn a_one_hot_residual_written_by_hand_is_read_as_its_token() {
 }
 
 #[test]
+fn without_the_norms_scale_no_rank_changes_and_without_its_weight_directions_do() {
+    let model = model();
+    let run = cached(&model, &batch(), stream());
+    let lens = Lens::logit(&model);
+    let (unscaled, bare) = (lens.clone().without_scale(), lens.clone().without_norm());
+    let all = |lens: &Lens| lens.top_k(&run.cache, model.config().d_vocab).unwrap();
+    assert_eq!(all(&lens).ids, all(&unscaled).ids);
+    assert_ne!(all(&lens).prob.values, all(&unscaled).prob.values);
+    let x = run.cache.get(Point::ResidPost.at(1)).unwrap();
+    let read = |lens: &Lens| lens.unembed(Point::ResidPost.at(1), &x).unwrap();
+    let run = cached(&model, &batch(), Site::FinalScale);
+    let scale = run.cache.get(Site::FinalScale).unwrap();
+    assert!((read(&unscaled) / scale - run.logits).abs().max().double_value(&[]) < 1e-12);
+    let by_hand = x.matmul(&model.weight(W::U, 0).unwrap());
+    assert!(same(&read(&bare), &by_hand));
+    says(lens.without_norm().unembed(Site::Embed, &x.narrow(2, 0, 3)), &["3", "DModel"]);
+    let grid = bare.entropy(&cached(&model, &batch(), stream()).cache).unwrap();
+    assert_eq!(grid.provenance["final norm"], "none");
+}
+
+#[test]
 fn the_k_most_likely_tokens_are_ranked_and_add_up() {
     let model = model();
     let run = cached(&model, &batch(), stream());

@@ -13,7 +13,7 @@ use crate::grid::Grid;
 use crate::hook::cache::Cache;
 use crate::hook::metric::{Answers, Metric};
 use crate::hook::site::{Axis, Point, Site};
-use crate::model::Model;
+use crate::model::{Model, W};
 use crate::show::progress;
 
 /// A way to read the residual stream as a prediction: final norm and unembedding of each rung as it
@@ -40,6 +40,15 @@ use crate::show::progress;
 pub struct Lens {
     model: Model,
     maps: Option<Maps>,
+    ending: Ending,
+}
+
+/// What stands between the stream and the unembedding.
+#[derive(Clone, Copy, PartialEq)]
+enum Ending {
+    Norm,
+    WeightAlone,
+    Nothing,
 }
 
 impl fmt::Debug for Lens {
@@ -51,13 +60,13 @@ impl fmt::Debug for Lens {
 impl Lens {
     /// The logit lens: each rung as it stands.
     pub fn logit(model: &Model) -> Self {
-        Lens { model: model.clone(), maps: None }
+        Lens { model: model.clone(), maps: None, ending: Ending::Norm }
     }
 
     /// Each rung through its translator. An error unless the lens was trained on this very model.
     pub fn tuned(model: &Model, tuned: &TunedLens) -> Result<Self> {
         tuned.maps.check(model)?;
-        Ok(Lens { model: model.clone(), maps: Some(tuned.maps.clone()) })
+        Ok(Lens { maps: Some(tuned.maps.clone()), ..Self::logit(model) })
     }
 
     /// Each rung through the mean derivative of the final stream. An error unless it is of this very
@@ -65,7 +74,31 @@ impl Lens {
     pub fn jacobian(model: &Model, jacobian: &JacobianLens) -> Result<Self> {
         let maps = jacobian.maps();
         maps.check(model)?;
-        Ok(Lens { model: model.clone(), maps: Some(maps) })
+        Ok(Lens { maps: Some(maps), ..Self::logit(model) })
+    }
+
+    /// The same lens without the division by the final norm's scale: the norm's weight and the
+    /// unembedding alone. All logits of a cell change by one positive factor, so no rank does; how
+    /// sure the lens seems does. For comparison: the model itself always divides.
+    ///
+    /// ```no_run
+    /// # use thalweg::{Lens, Model, Plan, Point};
+    /// # let model = Model::load("data/models/tiny-world")?;
+    /// # let run = model.run(&model.tokens("The capital of France is")?, &Plan::new().cache(Point::ResidPost))?;
+    /// let (whole, bare) = (Lens::logit(&model), Lens::logit(&model).without_scale());
+    /// let paris = model.token("Paris")?;
+    /// assert_eq!(whole.rank(&run.cache, paris)?.values, bare.rank(&run.cache, paris)?.values);
+    /// assert_ne!(whole.entropy(&run.cache)?.values, bare.entropy(&run.cache)?.values);
+    /// # thalweg::anyhow::Ok(())
+    /// ```
+    pub fn without_scale(self) -> Self {
+        Lens { ending: Ending::WeightAlone, ..self }
+    }
+
+    /// The same lens without any final norm, scale or weight: the unembedding alone, which reads
+    /// other directions than the model does.
+    pub fn without_norm(self) -> Self {
+        Lens { ending: Ending::Nothing, ..self }
     }
 
     /// Log-probability of an answer in nats at every rung and position: `[Layer, Pos]`, or
@@ -145,10 +178,28 @@ impl Lens {
     /// Logits `[.., Vocab]` that the lens reads in vectors `[.., DModel]` of a place of the stream.
     pub fn unembed(&self, site: impl Into<Site>, x: &Tensor) -> Result<Tensor> {
         let (site, x) = (site.into(), x.to_device(self.model.device())); // a cache may lie elsewhere
-        match &self.maps {
-            None => self.model.unembed(&x),
-            Some(maps) => self.model.unembed(&maps.apply(site, &x)?),
+        let x = match &self.maps {
+            None => x,
+            Some(maps) => maps.apply(site, &x)?,
+        };
+        match self.ending {
+            Ending::Norm => self.model.unembed(&x),
+            Ending::WeightAlone => self.project(&(x * self.model.weight(W::LnFinal, 0)?)),
+            Ending::Nothing => self.project(&x),
         }
+    }
+
+    /// The unembedding alone, `[.., DModel]` -> `[.., Vocab]`.
+    fn project(&self, x: &Tensor) -> Result<Tensor> {
+        let d_model = self.model.config().d_model as i64;
+        ensure!(
+            x.size().last() == Some(&d_model),
+            "{}: the vectors are {:?}, expected [.., DModel] = [.., {d_model}]",
+            self.title(),
+            x.size()
+        );
+        let _guard = tch::no_grad_guard();
+        Ok(x.to_kind(self.model.kind()).matmul(&self.model.weight(W::U, 0)?))
     }
 
     /// The model's own logits, `[Batch, Pos, Vocab]`.
@@ -195,6 +246,11 @@ impl Lens {
 
     pub(super) fn noted(&self, grid: Grid, left_out: usize) -> Grid {
         let grid = grid.note("model", &format!("{:?}", self.model)).note("lens", self.title());
+        let grid = match self.ending {
+            Ending::Norm => grid,
+            Ending::WeightAlone => grid.note("final norm", "its weight, without its scale"),
+            Ending::Nothing => grid.note("final norm", "none"),
+        };
         match left_out {
             0 => grid,
             n => grid.note("left out", &format!("{n} mid places, for which the lens has no map")),
