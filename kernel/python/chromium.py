@@ -40,7 +40,7 @@ class Page:
         command = [installed(), *OPTIONS, f"--user-data-dir={self.profile.name}", f"--window-size={width},{height}", "about:blank"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.number = 0
-        self.socket = websocket.create_connection(self.address(), suppress_origin=True, timeout=120)
+        self.socket = websocket.create_connection(self.address(), suppress_origin=True, timeout=300)
         self.ask("Page.enable")
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
@@ -75,7 +75,7 @@ class Page:
         assert "exceptionDetails" not in result, f"{script}: {result['exceptionDetails']}"
         return result["result"].get("value")
 
-    def wait(self, script, what, seconds=120):
+    def wait(self, script, what, seconds=300):
         """Waits until the expression is true, also while a page is loaded."""
 
         def holds():

@@ -153,6 +153,9 @@ def save(notebook, path):
     }
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            if "execution_count" in output:
+                output["execution_count"] = cell.execution_count  # the number that the cell itself has
     nbformat.write(notebook, path)
 
 

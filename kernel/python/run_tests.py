@@ -38,7 +38,7 @@ class Lines(unittest.TestResult):
             f"{len(self.skipped)} ignored; finished in {seconds:.0f}s",
             flush=True,
         )
-        return 1 if wrong or not self.passed else 0
+        return 1 if wrong or not self.passed + len(self.skipped) else 0
 
 
 def main():

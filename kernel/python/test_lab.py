@@ -4,7 +4,6 @@ A cloned notebook is not trusted: JupyterLab cleans its HTML and runs no script 
 data alone. `jupyter trust`, or running it, makes it trusted.
 """
 
-import json
 import os
 import time
 import unittest
@@ -14,22 +13,23 @@ import nbformat
 from client import CLONE, NOTEBOOKS
 from labserver import Lab
 
+PATIENCE = 300  # seconds: a busy machine is slow, and no test asserts a time
 PLOTLY = "application/vnd.plotly.v1+json"
 
-# What the outputs on the page hold: for each one its cell, its place in the cell, and the kinds of picture in it that have some size.
+# What the outputs on the page hold: for each one its cell, its place in the cell, and the kinds of content in it that have some size.
 # Figures that plotly has begun and not drawn count as waiting.
 LOOK = """(() => {
-  const large = one => { const box = one.getBoundingClientRect(); return box.width > 50 && box.height > 50; };
+  const sized = least => one => { const box = one.getBoundingClientRect(); return box.width > least && box.height > least; };
   const seen = [];
   let waiting = 0;
   for (const cell of document.querySelectorAll('.jp-Notebook .jp-CodeCell')) {
     const index = Number(cell.dataset.windowedListIndex);
     [...cell.querySelectorAll('.jp-Cell-outputArea > .jp-OutputArea-child')].forEach((output, place) => {
       if (!output.isConnected || !output.getClientRects().length) return;
-      const has = kind => [...output.querySelectorAll(kind)].some(large);
-      const kinds = { plotly: '.js-plotly-plot svg.main-svg', drawing: 'svg, img, canvas', html: '.jp-RenderedHTMLCommon *' };
-      seen.push([index, place, Object.keys(kinds).filter(name => has(kinds[name]))]);
-      if (output.querySelector('.jp-RenderedPlotly') && !has(kinds.plotly)) waiting += 1;
+      const has = (kind, least) => [...output.querySelectorAll(kind)].some(sized(least));
+      const kinds = { plotly: has('.js-plotly-plot svg.main-svg', 50), drawing: has('svg, img, canvas', 50), html: has('.jp-RenderedHTMLCommon *', 10) };
+      seen.push([index, place, Object.keys(kinds).filter(name => kinds[name])]);
+      if (output.querySelector('.jp-RenderedPlotly') && !kinds.plotly) waiting += 1;
     });
   }
   const pane = document.querySelector('.jp-WindowedPanel-outer');
@@ -58,7 +58,7 @@ def expected(path):
 
 def look(page):
     """Scrolls through the notebook as a reader does, for what is out of sight is not on the page; what was seen of each output."""
-    page.wait(OPEN, "JupyterLab showed no cell")
+    page.wait(OPEN, "JupyterLab showed no cell", PATIENCE)
     page.run(TOP)
     seen, still = {}, 0
     while still < 3:
@@ -107,6 +107,51 @@ class OpenedNotebooks(unittest.TestCase):
         shown = {key for key in html if "html" in seen.get(key, ())}
         print(f"{notebook.stem}, {when}: {len(drawn)} of {len(plotly)} figures drawn, {len(shown)} of {len(html)} outputs of HTML shown")
         self.assertEqual((drawn, shown), (plotly, html), f"{notebook.stem}, {when}: {seen}")
+
+
+class RunInLab(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        browser_or_skip()
+        cls.notebook = min(NOTEBOOKS.glob("*.ipynb"))
+        cls.lab = Lab([cls.notebook], CLONE / "data", real_kernel=True)
+        cls.addClassCleanup(cls.lab.stop)
+        cls.page = chromium.Page()
+        cls.addClassCleanup(cls.page.close)
+
+    def test_the_first_notebook_run_from_the_menu_draws_every_figure_and_keeps_them_over_a_reload(self):
+        plotly, _ = expected(self.notebook)
+        copy = self.lab.folder / self.notebook.name
+        cells = self.without_outputs(copy)
+        self.page.open(self.lab.address(copy.name))
+        self.page.wait(OPEN, "JupyterLab showed no cell", PATIENCE)
+        chromium.until(lambda: self.lab.kernels() == ["idle"], PATIENCE, "the kernel was not ready")
+        self.page.click(".lm-MenuBar-item", "Run")
+        self.page.click(".lm-Menu-item[data-command='runmenu:run-all']")
+        # Run All leaves the page at the last cell, which is on it then.
+        self.page.wait(f"[...document.querySelectorAll('.jp-InputPrompt')].some(one => one.textContent === '[{cells}]:')", "the last cell did not run", 600)
+        self.assert_drawn("run", plotly)
+        self.page.click(".lm-MenuBar-item", "File")
+        self.page.click(".lm-Menu-item[data-command='docmanager:save']")
+        chromium.until(lambda: expected(copy)[0] == plotly, PATIENCE, "the notebook was not saved")
+        self.page.reload()
+        self.assert_drawn("loaded again", plotly)
+
+    def without_outputs(self, path):
+        """Empties the code cells' outputs in the file; how many cells there are."""
+        notebook = nbformat.read(path, as_version=4)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        for cell in code:
+            cell.outputs, cell.execution_count = [], None
+        nbformat.write(notebook, path)
+        return len(code)
+
+    def assert_drawn(self, when, plotly):
+        seen = look(self.page)
+        drawn = {key for key in plotly if "plotly" in seen.get(key, ())}
+        print(f"{self.notebook.stem}, {when} in JupyterLab: {len(drawn)} of {len(plotly)} figures drawn")
+        self.page.picture(CLONE / "lab" / f"{self.notebook.stem}-{when.replace(' ', '-')}-in-lab.png")
+        self.assertEqual(drawn, plotly, f"{when}: {seen}")
 
 
 def browser_or_skip():

@@ -106,6 +106,13 @@ pub fn mutation(places: &Places, ready: &Ready, notebooks: &[PathBuf]) -> Comman
     python
 }
 
+/// The command that writes pages of `notebooks` as they are stored, nothing being run, into the folder `into`.
+pub fn stored(places: &Places, ready: &Ready, notebooks: &[PathBuf], into: &Path) -> Command {
+    let mut python = python(places, ready, "stored.py");
+    python.args(notebooks).arg("--into").arg(into);
+    python
+}
+
 /// The command that runs one of kernel/python's scripts, with our kernel among those it finds.
 pub fn python(places: &Places, ready: &Ready, script: &str) -> Command {
     let mut python = ready.python.command();

@@ -1,6 +1,6 @@
 //! `cargo verify`: sets up what is missing, then runs every test, and closes with one line of counts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,11 @@ pub fn run(places: &Places) -> Result<()> {
         tests(command.arg(&ready.kernel_target))
     })?;
     let all = lab::notebooks(&places.clone, "").unwrap_or_default();
+    report
+        .step("notebooks as they are stored, in Chromium", || stored(places, &ready, &all, ci))?;
+    report.step("notebooks in JupyterLab", || {
+        tests(lab::python(places, &ready, "run_tests.py").arg("test_lab"))
+    })?;
     for notebook in &all {
         let page = lab::page_of(&places.clone, notebook);
         let name = notebook.file_stem().unwrap_or_default().to_string_lossy();
@@ -228,6 +233,19 @@ pub fn count(text: &str) -> Counts {
     }
     counts.passed = counts.passed.saturating_sub(left_out);
     counts
+}
+
+/// Looks at the pages of all notebooks with the outputs that they were committed with.
+fn stored(places: &Places, ready: &Ready, all: &[PathBuf], ci: bool) -> Result<Counts> {
+    let folder = places.clone.join("lab/stored");
+    command::shown("stored.py", &mut lab::stored(places, ready, all, &folder))?;
+    let mut counts = Counts::default();
+    for notebook in all {
+        let name = notebook.with_extension("html");
+        let page = folder.join(name.file_name().unwrap_or_default());
+        counts.add(figures(&page, ci)?);
+    }
+    Ok(counts)
 }
 
 fn figures(page: &Path, ci: bool) -> Result<Counts> {
