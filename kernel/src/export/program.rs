@@ -58,7 +58,8 @@ impl Program {
             match cell.kind {
                 Kind::Text => {
                     heading = super::slug::heading(&cell.source).unwrap_or(heading);
-                    program.parts.push(Part::Comment(comment(&cell.source)));
+                    let text = without_solutions(&cell.source);
+                    program.parts.push(Part::Comment(comment(&text)));
                 }
                 Kind::Code => {
                     let title = super::slug::title(cell.number, &heading);
@@ -214,6 +215,17 @@ impl Part {
     }
 }
 
+/// A text cell without the hidden solutions of its exercises: they are run in the notebook alone.
+fn without_solutions(text: &str) -> String {
+    let (start, end) = ("<details><summary>Solution ", "</details>");
+    let mut parts = text.split(start);
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        kept.push_str(part.split_once(end).map_or("", |(_, after)| after.trim_start()));
+    }
+    kept
+}
+
 /// `text` in `//` lines.
 fn comment(text: &str) -> String {
     let line = |line: &str| format!("// {}", shortened(line)).trim_end().to_owned();
@@ -282,4 +294,19 @@ fn indented(code: &str) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_solutions;
+
+    #[test]
+    fn solutions_stay_in_the_notebook_and_other_asides_do_not() {
+        let aside = "<details><summary>How this misleads</summary>\n\nIt does.\n</details>\n\n";
+        let solution =
+            "<details><summary>Solution 1</summary>\n\n```rust\nlet a = 1;\n```\n</details>\n\n";
+        let text = format!("{aside}1. Why?\n\n{solution}{solution}**On a real Llama:** the same.");
+        let kept = format!("{aside}1. Why?\n\n**On a real Llama:** the same.");
+        assert_eq!(without_solutions(&text), kept);
+    }
 }
