@@ -47,6 +47,7 @@ class Lab:
     def start(self):
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={self.port}"]
         command += ["--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={self.token}", "--ServerApp.port_retries=0"]
+        command += ["--expose-app-in-browser"]  # as window.jupyterapp
         with open(self.log, "w") as log:
             return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
 

@@ -36,6 +36,8 @@ LOOK = """(() => {
   return { seen, waiting, bottom: pane.scrollTop + pane.clientHeight >= pane.scrollHeight - 2 };
 })()"""
 SCROLL = "(() => { const pane = document.querySelector('.jp-WindowedPanel-outer'); pane.scrollTop += 0.7 * pane.clientHeight; })()"
+# The numbers of all code cells, also of those out of sight; null is a cell that was not run.
+COUNTS = "jupyterapp.shell.currentWidget.content.widgets.map(one => one.model).filter(one => one.type === 'code').map(one => one.executionCount)"
 OPEN = """(() => {
   const cells = [...document.querySelectorAll('.jp-Notebook .jp-Cell')];
   return cells.some(cell => cell.getBoundingClientRect().height > 0) && !document.querySelector('.jp-NotebookPanel .jp-Spinner');
@@ -128,8 +130,8 @@ class RunInLab(unittest.TestCase):
         chromium.until(lambda: self.lab.kernels() == ["idle"], PATIENCE, "the kernel was not ready")
         self.page.click(".lm-MenuBar-item", "Run")
         self.page.click(".lm-Menu-item[data-command='runmenu:run-all']")
-        # Run All leaves the page at the last cell, which is on it then.
-        self.page.wait(f"[...document.querySelectorAll('.jp-InputPrompt')].some(one => one.textContent === '[{cells}]:')", "the last cell did not run", 600)
+        chromium.until(lambda: self.page.run(COUNTS)[-1], 900, "the last cell did not run")
+        self.assertEqual(self.page.run(COUNTS), list(range(1, cells + 1)))
         self.assert_drawn("run", plotly)
         self.page.click(".lm-MenuBar-item", "File")
         self.page.click(".lm-Menu-item[data-command='docmanager:save']")

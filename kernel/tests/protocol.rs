@@ -47,7 +47,13 @@ fn jupyters_own_test_of_kernels_passes_whole() -> Result<()> {
 
 #[test]
 fn what_jupyters_test_lacks_passes_too() -> Result<()> {
-    Bench::new()?.passes(&["test_behaviour", "test_failure", "test_help", "test_lifetime"])
+    Bench::new()?.passes(&[
+        "test_behaviour",
+        "test_failure",
+        "test_help",
+        "test_lifetime",
+        "test_runner",
+    ])
 }
 
 #[test]
