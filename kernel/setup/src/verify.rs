@@ -76,6 +76,10 @@ pub fn run(places: &Places) -> Result<()> {
         ]);
         tests(command.arg(&ready.kernel_target))
     })?;
+    report.step("book", || {
+        // By itself: together with the library cargo would build plotly with plotly.js for both.
+        tests(cargo(places, &ready).args(["test", "--locked", "--package", "thalweg-book"]))
+    })?;
     let all = lab::notebooks(&places.clone, "").unwrap_or_default();
     report
         .step("notebooks as they are stored, in Chromium", || stored(places, &ready, &all, ci))?;
