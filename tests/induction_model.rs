@@ -1,99 +1,13 @@
-//! An induction circuit written by hand into the weights of a real Llama: what every method must
-//! find in it is known beforehand.
-//!
-//! The stream has a part for the current token (A), one for the previous token (B), one for the
-//! answer (C), each one-hot, and a constant. Layer 0 has one previous-token head: on the fastest
-//! rotating pairs its key is its query turned by one step. Layer 1 has one induction head: on the
-//! slowest pairs its query is the current token and its key the previous one. MLPs write nothing.
+//! What is known of the induction circuit written by hand, in memory and in the shipped directory.
 
-use std::collections::HashMap;
+#[path = "../examples/induction_by_hand/mod.rs"]
+mod by_hand;
 
 use thalweg::prelude::*;
-use thalweg::{Config, Rope, RopeScaling};
 
 use crate::support::distance;
-
-const D_HEAD: usize = 64;
-const THETA: f64 = 1e12;
-const EPS: f64 = 1e-5;
-/// Ids: 0 begins a prompt, 1..13 are drawn.
-const VOCAB: usize = 13;
-const FAST_PAIRS: usize = 8;
-
-/// A matrix `[rows, columns]` of zeros but for these entries.
-fn matrix(
-    rows: usize,
-    columns: usize,
-    entries: impl IntoIterator<Item = (usize, usize, f64)>,
-) -> Tensor {
-    let mut values = vec![0.0; rows * columns];
-    entries.into_iter().for_each(|(row, column, value)| values[row * columns + column] = value);
-    Tensor::from_slice(&values).view([rows as i64, columns as i64])
-}
-
-/// The model in f64; `sharp` says how strongly the heads of layers 0 and 1 prefer their key.
-/// (60, 400) makes patterns that are 1 to the last bit, (8, 14) soft ones.
-pub(crate) fn induction_model(sharp: (f64, f64)) -> Model {
-    thalweg::tch::set_num_threads(1);
-    let v = VOCAB;
-    let d = 3 * v + 1;
-    let (a, b, c, constant) = (0, v, 2 * v, 3 * v);
-    let config = Config {
-        n_layers: 2,
-        d_model: d,
-        n_heads: 1,
-        n_kv_heads: 1,
-        d_head: D_HEAD,
-        d_mlp: 1,
-        d_vocab: v,
-        n_ctx: 4096,
-        eps: EPS,
-        rope: Rope { theta: THETA, scaling: RopeScaling::Default },
-        attention_bias: false,
-        mlp_bias: false,
-        tied: false,
-        kind: None,
-        bos: Some(0),
-        eos: Vec::new(),
-        unknown_keys: Vec::new(),
-    };
-    let half = D_HEAD / 2;
-    let step = |pair: usize| THETA.powf(-(2.0 * pair as f64) / D_HEAD as f64);
-    let fast = 0..FAST_PAIRS;
-    let one_step = fast.clone().flat_map(|pair| {
-        let (sin, cos) = step(pair).sin_cos();
-        [(pair, constant, cos), (half + pair, constant, sin)]
-    });
-    let slow = |token: usize| half - v + token;
-    let own = || (0..v).map(|t| (t, a + t, 1.0));
-    let mut tensors = HashMap::new();
-    let mut add = |name: &str, tensor: Tensor| tensors.insert(name.to_owned(), tensor);
-    let embedding = (0..v).flat_map(|t| [(t, a + t, 1.0), (t, constant, 1.0)]);
-    add("model.embed_tokens.weight", matrix(v, d, embedding));
-    add("lm_head.weight", matrix(v, d, (0..v).map(|t| (t, c + t, 1.0))));
-    let ones = || Tensor::ones([d as i64], (Kind::Double, Device::Cpu));
-    add("model.norm.weight", ones());
-    let queries = [
-        matrix(D_HEAD, d, fast.map(|pair| (pair, constant, sharp.0))),
-        matrix(D_HEAD, d, (0..v).map(|t| (slow(t), a + t, sharp.1))),
-    ];
-    let keys =
-        [matrix(D_HEAD, d, one_step), matrix(D_HEAD, d, (0..v).map(|t| (slow(t), b + t, 1.0)))];
-    for (layer, (query, key)) in queries.into_iter().zip(keys).enumerate() {
-        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-        let to = [b, c][layer];
-        add(&name("self_attn.q_proj"), query);
-        add(&name("self_attn.k_proj"), key);
-        add(&name("self_attn.v_proj"), matrix(D_HEAD, d, own()));
-        add(&name("self_attn.o_proj"), matrix(d, D_HEAD, (0..v).map(|t| (to + t, t, 1.0))));
-        add(&name("input_layernorm"), ones());
-        add(&name("post_attention_layernorm"), ones());
-        for (part, rows, columns) in [("gate_proj", 1, d), ("up_proj", 1, d), ("down_proj", d, 1)] {
-            add(&name(&format!("mlp.{part}")), matrix(rows, columns, []));
-        }
-    }
-    Model::from_parts(config, tensors, None).unwrap()
-}
+pub(crate) use by_hand::induction_model;
+use by_hand::{EPS, VOCAB};
 
 /// `[BOS, perm, perm]` of all ids but BOS.
 pub(crate) fn prompt(model: &Model) -> Tokens {
@@ -286,4 +200,25 @@ fn soft_heads_still_prefer_their_keys() {
         (score(Motif::PreviousToken, ["L0", "H0"]), score(Motif::Induction, ["L1", "H0"]));
     assert!(previous > 0.99 && previous < 1.0, "{previous}");
     assert!(induction > 0.9 && induction < 1.0, "{induction}");
+}
+
+#[test]
+fn the_shipped_directory_is_what_the_code_makes_bit_for_bit() {
+    let dir =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("data/models/induction-by-hand");
+    let made = crate::support::scratch("induction-by-hand");
+    by_hand::write(&made).unwrap();
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let name = entry.unwrap().file_name();
+        let read = |dir: &std::path::Path| std::fs::read(dir.join(&name)).unwrap();
+        assert!(read(&dir) == read(&made), "{name:?} is not what the code writes");
+        names.push(name);
+    }
+    assert_eq!(names.len(), std::fs::read_dir(&made).unwrap().count());
+    let model = Model::load(&dir).unwrap();
+    assert_eq!(model.kind(), Kind::Double);
+    let tokens = model.tokens("c a f b l c a f").unwrap();
+    let best = model.top(&tokens, 1).unwrap().rows.remove(0).remove(0);
+    assert!(best.piece == "b" && (best.prob - 0.3236).abs() < 1e-4, "{best:?}");
 }
