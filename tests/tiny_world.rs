@@ -1,7 +1,7 @@
 //! The shipped model does what its card says, and by the heads it says.
 
 #[path = "../examples/tiny_world/mod.rs"]
-mod world;
+pub(crate) mod world;
 
 mod circuits;
 mod questions;
@@ -195,20 +195,5 @@ fn a_few_steps_of_training_lower_the_loss_and_repeat_exactly_from_the_seed() -> 
     assert_ne!(losses[&1], losses[&2]);
     let tokens = Tokens::from_ids(&[vec![1, 5, 6]])?;
     assert_eq!(untrained(Recipe::smoke(1).size, 1)?.logits(&tokens)?.size()[..2], [1, 3]);
-    Ok(())
-}
-
-#[test]
-fn a_two_layer_model_learns_to_continue_repeats_within_seconds() -> Result<()> {
-    let mut trainer = Trainer::new(Recipe::smoke(1))?;
-    let mut known = Vec::new();
-    for _ in 0..4 {
-        for _ in 0..50 {
-            trainer.step()?;
-        }
-        known.push(trainer.look()?.accuracy(Task::Repeat as usize));
-    }
-    // knowing which items the block holds, and not their order, gives about a quarter
-    assert!(known[0] < 0.2 && known[3] > 0.4, "accuracy every 50 steps: {known:?}");
     Ok(())
 }
