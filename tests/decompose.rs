@@ -4,6 +4,7 @@ use serde_json::Value;
 use thalweg::prelude::*;
 use thalweg::rng::Rng;
 
+mod fourier;
 mod layers;
 mod pca;
 mod tsne;

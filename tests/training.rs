@@ -83,3 +83,27 @@ fn a_direction_inside_a_plan_can_be_searched_through_the_graph() {
     assert!(direction.grad().abs().max().double_value(&[]) > 0.0);
     assert!(distance(&run.logits.detach(), &model.logits(&tokens()).unwrap()) < 1e-14);
 }
+
+#[test]
+fn an_untrained_model_has_the_shape_of_the_trained_one_and_none_of_its_numbers() {
+    let c = Config { mlp_bias: true, attention_bias: true, ..config() };
+    let base = model_of(c, Kind::Double, 3);
+    let [one, again, other] = [1, 1, 2].map(|seed| base.untrained(seed).unwrap().named_weights());
+    for (name, trained) in base.named_weights() {
+        let w = &one[&name];
+        assert_eq!((w.size(), w.kind()), (trained.size(), trained.kind()), "{name}");
+        assert!(same(w, &again[&name]) && !same(w, &trained), "{name}");
+        match w.size()[..] {
+            [_, inputs] => {
+                assert!(!same(w, &other[&name]), "{name}");
+                let variance = if name.contains("embed") { 1.0 } else { 1.0 / inputs as f64 };
+                let found = w.square().mean(Kind::Double).double_value(&[]);
+                assert!((found / variance - 1.0).abs() < 0.5, "{name}: {found}, not {variance}");
+            }
+            _ => {
+                let expected = if name.ends_with(".bias") { 0.0 } else { 1.0 };
+                assert!(w.eq(expected).all().int64_value(&[]) == 1, "{name}");
+            }
+        }
+    }
+}

@@ -15,7 +15,7 @@
 //! | `hidden/` | what a state holds and does: probes, Patchscopes, function vectors, steering, direction ablation |
 //! | `features/` | sparse autoencoders and transcoders, examples of a feature, subspaces found by interchange (DAS) |
 //! | `compare/` | how like two models are, layer by layer, head by head, in what they predict and in their weights |
-//! | `decompose/` | PCA, t-SNE, Tucker |
+//! | `decompose/` | PCA, t-SNE, Tucker, Fourier transforms over numbers |
 //! | `cluster/` | k-means, trees, HDBSCAN, silhouette, agreement, stability |
 //! | `correlate/` | correlations with intervals and p values that respect prompts |
 //! | `statistics`, `over_prompts` | numbers of many prompts: moments in constant memory, any grid with its interval |
@@ -66,6 +66,7 @@ pub use decompose::{
     Affinities, Alignment, Pca, Tsne, TsneOptions, Tucker, hosvd, pca, pca_from, pca_layers,
     pca_of, pca_randomized, resid_tensor, trustworthiness, tsne, tucker, tucker_of,
 };
+pub use decompose::{SumProfile, fourier, fourier_power, key_frequencies, sum_profile, sum_waves};
 pub use direction::Direction;
 pub use features::{CausalModel, CausalValues, Das, DasStudy, InterchangePairs, Subspace};
 pub use features::{FeatureExamples, Features, Snippet, max_activating};

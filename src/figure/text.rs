@@ -89,6 +89,7 @@ pub(super) fn axis_name(axis: Axis) -> &'static str {
         Axis::Feature => "feature",
         Axis::Cluster => "cluster",
         Axis::Rank => "rank",
+        Axis::Frequency => "frequency",
         Axis::Step | Axis::Series => "",
     }
 }

@@ -53,6 +53,8 @@ pub enum Axis {
     Cluster,
     /// Places in an order, the best first: the k-th most likely token, the k-th singular value.
     Rank,
+    /// Waves on a circle of numbers, by how often they go up and down in a turn.
+    Frequency,
     /// Values of something that is varied: a strength, a circuit's size, a training step.
     Step,
     /// Things listed side by side that have no other name: metrics, prompts, series.

@@ -177,6 +177,23 @@ impl Model {
         Ok(Model { config, weights, source: format!("{} untied", self.source), ..self.clone() })
     }
 
+    /// A model of the same shape before any training: matrices normal with variance 1 / inputs,
+    /// embeddings normal with variance 1, norms 1, biases 0, drawn from `seed`. A control, and what
+    /// [`trainable`](Self::trainable) starts from.
+    pub fn untrained(&self, seed: u64) -> Result<Model> {
+        let mut rng = Rng::new(seed);
+        let fresh = self.with_weights(|name, weight| {
+            let shape = weight.size();
+            Ok(match shape[..] {
+                [_] if name.ends_with(".bias") => weight.zeros_like(),
+                [_, _] if name == "model.embed_tokens.weight" => rng.normal_tensor(&shape),
+                [_, inputs] => rng.normal_tensor(&shape) / (inputs as f64).sqrt(),
+                _ => weight.ones_like(),
+            })
+        })?;
+        Ok(Model { source: format!("{} untrained with seed {seed}", self.source), ..fresh })
+    }
+
     /// A control: the same numbers in every weight tensor, in an order drawn from `seed`.
     pub fn shuffled(&self, seed: u64) -> Result<Model> {
         let mut rng = Rng::new(seed);
