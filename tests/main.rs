@@ -45,6 +45,7 @@ mod statistics;
 mod support;
 mod sweep;
 mod tidy;
+mod tiny_adder;
 mod tiny_copier;
 mod tiny_world;
 mod tokens;
