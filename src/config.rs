@@ -193,13 +193,16 @@ impl Config {
         self.n_heads / self.n_kv_heads
     }
 
-    /// Number of weights and biases.
+    /// Number of weights and biases; `usize::MAX` for more than that.
     pub fn n_params(&self) -> usize {
-        let (d, m, v) = (self.d_model, self.d_mlp, self.d_vocab);
-        let (q, kv) = (self.n_heads * self.d_head, self.n_kv_heads * self.d_head);
+        let [d, m, v] = [self.d_model, self.d_mlp, self.d_vocab].map(|n| n as u128);
+        let q = self.n_heads as u128 * self.d_head as u128;
+        let kv = self.n_kv_heads as u128 * self.d_head as u128;
         let attention = d * (2 * q + 2 * kv) + if self.attention_bias { q + 2 * kv + d } else { 0 };
         let mlp = 3 * d * m + if self.mlp_bias { 2 * m + d } else { 0 };
-        self.n_layers * (attention + mlp + 2 * d) + d + d * v * if self.tied { 1 } else { 2 }
+        let blocks = self.n_layers as u128 * (attention + mlp + 2 * d);
+        let all = blocks + d + d * v * if self.tied { 1 } else { 2 };
+        usize::try_from(all).unwrap_or(usize::MAX)
     }
 }
 

@@ -69,7 +69,7 @@ pub use hook::tap::Fired;
 pub use index::{Index, Position, Positions};
 pub use interrupt::check_interrupt;
 pub use model::{
-    Candidate, Generated, Model, Progress, Run, Sampling, Sweep, SweepOptions, Top, W,
+    Candidate, Chat, Generated, Hub, Model, Progress, Run, Sampling, Sweep, SweepOptions, Top, W,
 };
 pub use prompts::{Aligned, Prompt, Prompts};
 pub use record::Record;

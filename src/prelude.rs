@@ -26,7 +26,7 @@ pub use crate::hook::site::{Axis, Point, Site};
 pub use crate::hook::sites::Sites;
 pub use crate::index::Position;
 pub use crate::interrupt::check_interrupt;
-pub use crate::model::{Generated, Model, Run, Sampling, Sweep, SweepOptions, W};
+pub use crate::model::{Chat, Generated, Model, Run, Sampling, Sweep, SweepOptions, W};
 pub use crate::prompts::Prompts;
 pub use crate::record::Record;
 pub use crate::show::{Bar, Html, Markdown, Shown, clear_output, display, progress};

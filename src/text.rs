@@ -1,6 +1,7 @@
 //! Text -> [`Tokens`]: ids, pieces to show, and which entries of a batch are padding.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -304,6 +305,26 @@ impl Vocabulary {
             .encode(text, special)
             .map_err(|error| anyhow::anyhow!("cannot tokenize {text:?}: {error}"))?;
         Ok(encoding.get_ids().iter().map(|id| i64::from(*id)).collect())
+    }
+
+    /// The tokens of a text, nothing added, that share bytes with each of these ranges.
+    pub(crate) fn overlapping(
+        &self,
+        text: &str,
+        ranges: &[Range<usize>],
+    ) -> Result<Vec<Range<usize>>> {
+        let encoding = self
+            .tokenizer
+            .encode(text, false)
+            .map_err(|error| anyhow::anyhow!("cannot tokenize {text:?}: {error}"))?;
+        let offsets = encoding.get_offsets();
+        let tokens = |range: &Range<usize>| {
+            let shared = |at: &(usize, usize)| at.0 < range.end && range.start < at.1;
+            let first = offsets.iter().position(shared).unwrap_or_default();
+            let count = offsets[first..].iter().take_while(|at| shared(at)).count();
+            first..first + count
+        };
+        Ok(ranges.iter().map(tokens).collect())
     }
 
     /// Ids of an answer, with nothing added; a word that the vocabulary lacks is an error.

@@ -3,6 +3,7 @@
 mod ablation;
 mod analysis;
 mod bad_input;
+mod chat;
 mod cluster;
 mod compare;
 mod correlation;
@@ -18,6 +19,7 @@ mod golden;
 mod gradients;
 mod grid;
 mod hidden;
+mod hub;
 mod importance;
 mod induction_model;
 mod interrupt;

@@ -1,10 +1,12 @@
 //! Tokens -> logits: a Llama with every activation open.
 
+mod chat;
 mod devices;
 mod encode;
 mod facts;
 pub(crate) mod forward;
 mod generate;
+mod hub;
 mod line;
 mod reading;
 pub(crate) mod rope;
@@ -29,10 +31,13 @@ use crate::config::Config;
 use crate::files::Files;
 use crate::hook::edit::Setting;
 use crate::text::{Tokens, Vocabulary};
+use chat::Templates;
 use devices::Devices;
 use weights::Weights;
 
+pub use chat::Chat;
 pub use generate::Generated;
+pub use hub::Hub;
 pub use run::Run;
 pub(crate) use run::scoped;
 pub use sampling::Sampling;
@@ -50,12 +55,13 @@ pub struct Model {
     config: Config,
     weights: Weights,
     vocabulary: Option<Vocabulary>,
+    templates: Templates,
     source: String,
 }
 
 impl Model {
     /// Loads a Hugging Face directory: `config.json`, `model.safetensors` or
-    /// `model.safetensors.index.json` with its shards, and `tokenizer.json` where there is one.
+    /// `model.safetensors.index.json` with its shards, and `tokenizer.json` and chat templates where there are any.
     /// On the first GPU if there is one, in the kind the weights are stored in.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         Self::open(dir.as_ref(), &[Device::cuda_if_available()], None)
@@ -70,7 +76,7 @@ impl Model {
     fn open(dir: &Path, devices: &[Device], kind: Option<Kind>) -> Result<Self> {
         ensure!(
             dir.is_dir(),
-            "{} is not a directory: expected a Hugging Face model directory",
+            "{} is not a directory: expected a Hugging Face model directory (a model of the hub is loaded by name with from_hub)",
             dir.display()
         );
         let config = Config::load(dir.join("config.json"))?;
@@ -82,7 +88,8 @@ impl Model {
         let tokenizer = dir.join("tokenizer.json");
         let vocabulary =
             tokenizer.is_file().then(|| Vocabulary::load(&tokenizer, config.bos)).transpose()?;
-        Ok(Model { config, weights, vocabulary, source: dir.display().to_string() })
+        let (templates, source) = (Templates::load(dir)?, dir.display().to_string());
+        Ok(Model { config, weights, vocabulary, templates, source })
     }
 
     /// Builds a model from tensors by their names in a Hugging Face file, copying them. The
@@ -104,7 +111,8 @@ impl Model {
         let weights =
             Weights::from_tensors(&config, &tensors, &Devices::one(embed.device()), embed.kind())?;
         let vocabulary = tokenizer.map(|tokenizer| Vocabulary::new(tokenizer, config.bos));
-        Ok(Model { config, weights, vocabulary, source: "parts".to_owned() })
+        let (templates, source) = (Templates::default(), "parts".to_owned());
+        Ok(Model { config, weights, vocabulary, templates, source })
     }
 
     /// The dimensions and switches of `config.json`.

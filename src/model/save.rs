@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use super::Model;
 
 impl Model {
-    /// Writes `config.json`, `model.safetensors` and, where there is one, `tokenizer.json`, in the
-    /// kind the weights are in. `transformers` loads the directory as a `LlamaForCausalLM`.
+    /// Writes `config.json`, `model.safetensors` and, where there are such, `tokenizer.json`, the chat
+    /// templates and their special tokens, in the kind the weights are in. `transformers` loads the directory as a `LlamaForCausalLM`.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -28,6 +28,6 @@ impl Model {
                 .save(&path, true)
                 .map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))?;
         }
-        Ok(())
+        self.templates.save(dir)
     }
 }
