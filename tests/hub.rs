@@ -7,6 +7,7 @@ mod settings;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use thalweg::tch::{Device, Kind};
 use thalweg::{Model, Plan};
@@ -39,8 +40,11 @@ fn place(name: &str) -> Scratch {
     Scratch(scratch(name))
 }
 
+/// Hashed once: that takes a while without optimisation.
+static TINY: LazyLock<Hosted> = LazyLock::new(|| Hosted::of(&data("models/tiny-world")));
+
 fn tiny() -> Hosted {
-    Hosted::of(&data("models/tiny-world"))
+    TINY.clone()
 }
 
 /// The same model, to the bit.

@@ -46,12 +46,9 @@ fn a_model_that_cannot_be_opened_is_refused_before_its_weights_come() {
     let mut hosted = tiny();
     let config = String::from_utf8(hosted.files["config.json"].clone()).unwrap();
     let other = config.replace("\"llama\"", "\"qwen2\"").replace("LlamaFor", "Qwen2For");
-    hosted.files.insert("config.json".into(), other.into_bytes());
+    hosted.put("config.json", other.into_bytes());
     let server = Server::new(hosted);
-    says(
-        server.hub(&place("hub-qwen")).model(REPO, None),
-        &[REPO, "model_type", "qwen2", "llama"],
-    );
+    says(server.hub(&place("hub-qwen")).model(REPO, None), &[REPO, "model_type", "qwen2", "llama"]);
     let weights = |request: &super::server::Request| request.path.contains("safetensors");
     assert!(!server.requests().iter().any(weights));
 }
@@ -70,7 +67,7 @@ fn pickles_are_never_fetched() {
     ] {
         server.change(|now| {
             now.files = hosted.files.clone();
-            now.files.insert(file.into(), weights.clone());
+            now.put(file, weights.clone());
         });
         says(hub.model(REPO, None), &[REPO, words, "safetensors"]);
     }
@@ -99,7 +96,7 @@ fn no_name_leads_out_of_the_cache() {
     for shard in ["../../x.safetensors", "/x.safetensors", "a/b.safetensors", "x.bin", ""] {
         let other = text.replace("model-00002-of-00002.safetensors", shard).into_bytes();
         server.change(|now| {
-            now.files.insert(index.into(), other);
+            now.put(index, other);
             now.commit = COMMIT.to_owned();
         });
         says(
@@ -117,6 +114,6 @@ fn no_name_leads_out_of_the_cache() {
         now.commit = "../../../../../../../../../../../../x/y/z/".to_owned();
     });
     says(hub.model(REPO, None), &["answered no listing"]);
-    let outside: Vec<_> = std::fs::read_dir(&dir).unwrap().flatten().collect();
+    let outside: Vec<_> = std::fs::read_dir(&*dir).unwrap().flatten().collect();
     assert!(outside.iter().all(|entry| entry.file_name() == "hub"), "{outside:?}");
 }

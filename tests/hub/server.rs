@@ -19,6 +19,7 @@ pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Hosted {
     pub(crate) files: BTreeMap<String, Vec<u8>>,
+    pub(crate) hashes: BTreeMap<String, String>,
     /// The commit that `main` is.
     pub(crate) commit: String,
     /// Without this token everything is refused.
@@ -65,23 +66,30 @@ impl Hosted {
     /// Every file of a model's directory.
     pub(crate) fn of(dir: &Path) -> Self {
         let entries = std::fs::read_dir(dir).unwrap().flatten();
-        let read = |path: PathBuf| {
+        let mut hosted = Hosted { commit: COMMIT.to_owned(), ..Hosted::default() };
+        for path in entries.map(|entry| entry.path()).filter(|path| path.is_file()) {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            (name, std::fs::read(&path).unwrap())
-        };
-        let files = entries.map(|entry| entry.path()).filter(|path| path.is_file()).map(read);
-        Hosted { files: files.collect(), commit: COMMIT.to_owned(), ..Hosted::default() }
+            hosted.put(&name, std::fs::read(&path).unwrap());
+        }
+        hosted
     }
 
-    /// SHA-256 for large files, another hash for the small ones.
     pub(crate) fn etag(&self, file: &str) -> String {
-        if let Some((_, etag)) = self.etag.as_ref().filter(|(name, _)| name == file) {
-            return etag.clone();
-        }
-        let hash: String =
-            Sha256::digest(&self.files[file]).iter().map(|byte| format!("{byte:02x}")).collect();
-        if is_large(file) { hash } else { hash[..40].to_owned() }
+        let other = self.etag.as_ref().filter(|(name, _)| name == file);
+        other.map(|(_, etag)| etag).unwrap_or(&self.hashes[file]).clone()
     }
+
+    /// Has a file, or another one under its name.
+    pub(crate) fn put(&mut self, file: &str, bytes: Vec<u8>) {
+        self.hashes.insert(file.to_owned(), hash(file, &bytes));
+        self.files.insert(file.to_owned(), bytes);
+    }
+}
+
+/// SHA-256 of large files, another hash of the small ones.
+fn hash(file: &str, bytes: &[u8]) -> String {
+    let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    if is_large(file) { hash } else { hash[..40].to_owned() }
 }
 
 fn is_large(file: &str) -> bool {
@@ -118,7 +126,8 @@ impl Server {
             token: None,
             offline: false,
             update: false,
-            timeout: Duration::from_secs(2),
+            timeout: Duration::from_secs(30),
+            pause: Duration::from_millis(5),
         }
     }
 

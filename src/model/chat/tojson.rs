@@ -7,7 +7,7 @@ use minijinja::{Error, ErrorKind, State, Value};
 
 /// Bytes of the largest JSON: a value can hold itself many times over, and then a short template
 /// would write for ever.
-const LARGEST: usize = 8 << 20;
+const LARGEST: usize = 4 << 20;
 /// Lists within lists.
 const DEEPEST: usize = 100;
 

@@ -121,7 +121,7 @@ impl<'a> Client<'a> {
             let tries = AGAIN + 1;
             return Err(Unreachable(format!("{}: {why}, {tries} times", self.place)).into());
         }
-        let until = Instant::now() + self.place.hub.timeout / 20 * 2_u32.pow(*tried);
+        let until = Instant::now() + self.place.hub.pause * 2_u32.pow(*tried);
         *tried += 1;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             Interrupt::new().check(|| "interrupted".to_owned())?;

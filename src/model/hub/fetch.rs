@@ -218,7 +218,7 @@ impl<'a> Part<'a> {
         let len = self.len + bytes.len() as u64;
         if len > self.wanted.size {
             let _ = fs::remove_file(self.path);
-            bail!("{} has more than its {} bytes", self.wanted.file, self.wanted.size);
+            bail!("{}: more bytes came than expected, {}", self.wanted.file, self.wanted.size);
         }
         self.file.write_all(bytes).map_err(cannot_write(self.path))?;
         self.hash.update(bytes);

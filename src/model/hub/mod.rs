@@ -55,9 +55,11 @@ pub struct Hub {
     /// Ask whether a branch or tag has moved, although the cache has what it was.
     pub update: bool,
     /// The longest silence that is waited for: of a connection being made, and between two pieces of
-    /// an answer. After a silence, a dropped connection or a 5xx answer a request is made again up
-    /// to three times in a row, after a twentieth, a tenth and a fifth of this.
+    /// an answer.
     pub timeout: Duration,
+    /// After a silence, a dropped connection or a 5xx answer a request is made again, up to three
+    /// times in a row: after this, twice this and four times this.
+    pub pause: Duration,
 }
 
 impl Hub {
@@ -125,8 +127,8 @@ impl Hub {
     fn download(&self, place: &Place<'_>, store: &Store<'_>) -> Result<PathBuf> {
         let client = Client::new(place)?;
         let listing = client.listing()?;
-        let choice = Choice::of(&listing.files)
-            .map_err(|error| anyhow::anyhow!("{place}: {error}"))?;
+        let choice =
+            Choice::of(&listing.files).map_err(|error| anyhow::anyhow!("{place}: {error}"))?;
         let fetching = Fetching { client: &client, store, commit: &listing.commit };
         let silent = &mut Bar::new("", None);
         fetching.bring(&fetching.ask("config.json")?, silent)?;

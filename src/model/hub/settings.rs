@@ -40,6 +40,7 @@ impl Hub {
             offline: variables.is_on("HF_HUB_OFFLINE") || variables.is_on("TRANSFORMERS_OFFLINE"),
             update: false,
             timeout: variables.timeout()?,
+            pause: Duration::from_millis(500),
         })
     }
 }
