@@ -332,6 +332,16 @@ fn labels_show_both_tokens_where_the_pair_differs() {
 }
 
 #[test]
+fn a_place_where_prompts_differ_is_named_by_its_role() {
+    let rows = |a: i64, b: i64| Tokens::from_ids(&[vec![3, a, 4], vec![3, b, 4]]).unwrap();
+    let clean = rows(1, 2).with_role("S", vec![1, -2]).unwrap();
+    let clean = clean.with_role("apart", vec![0, 1]).unwrap();
+    let pair = Patching::new(&model(), &clean, &rows(5, 6)).unwrap();
+    let grid = pair.grid(Point::ResidPre, &[Axis::Pos], &Metric::logit(4)).unwrap();
+    assert_eq!(grid.labels(Axis::Pos).unwrap(), ["3", "S", "4"]);
+}
+
+#[test]
 fn patching_finds_the_induction_circuit() {
     let model = induction_model((60.0, 400.0));
     let Broken { clean, corrupt, source, last, metric } = broken(&model);

@@ -74,9 +74,15 @@ pub(super) fn batched(
     Ok(grid.note("prompts", &tokens.batch().to_string()))
 }
 
-/// Labels of the `Pos` axis: the tokens, where all rows agree on them; else the place, counted from
-/// the end where rows differ in length, for there they stand one above the other.
+/// Labels of the `Pos` axis: the tokens, where all rows agree on them; else the name of the role that
+/// stands there in every row (`S2`), or the place, counted from the end where rows differ in length,
+/// for there they stand one above the other.
 pub(super) fn position_labels(tokens: &Tokens) -> Vec<String> {
+    position_labels_by(tokens, tokens)
+}
+
+/// [`position_labels`] with the roles of other tokens, the partner of each row.
+pub(super) fn position_labels_by(tokens: &Tokens, named: &Tokens) -> Vec<String> {
     let width = tokens.width();
     let label = |column: usize| {
         let mut pieces = tokens.pieces().iter().enumerate().map(|(row, pieces)| {
@@ -84,11 +90,26 @@ pub(super) fn position_labels(tokens: &Tokens) -> Vec<String> {
         });
         match pieces.next().flatten() {
             Some(first) if pieces.all(|piece| piece == Some(first)) => first.to_owned(),
-            _ if tokens.is_padded() => format!("-{}", width - column),
-            _ => column.to_string(),
+            _ => match role_at(named, column) {
+                Some(role) => role.to_owned(),
+                None if tokens.is_padded() => format!("-{}", width - column),
+                None => column.to_string(),
+            },
         }
     };
     (0..width).map(label).collect()
+}
+
+/// The first role, by name, that stands in this column of every row.
+fn role_at(tokens: &Tokens, column: usize) -> Option<&str> {
+    let lens = tokens.lens();
+    let stands = |places: &Vec<i64>| {
+        places.iter().zip(&lens).enumerate().all(|(row, (at, len))| {
+            let own = if *at < 0 { at + *len as i64 } else { *at };
+            own + tokens.padding(row) as i64 == column as i64
+        })
+    };
+    tokens.roles().iter().find(|(_, places)| stands(places)).map(|(name, _)| name.as_str())
 }
 
 /// Marks as missing what does not exist, and the first tokens of each row: padding plus `first`

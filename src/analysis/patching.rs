@@ -291,7 +291,8 @@ impl Patching {
     /// The clean tokens, with the corrupt one beside it where they differ: `John/Mary`.
     pub(super) fn position_labels(&self) -> Vec<String> {
         let clean = frame::position_labels(&self.clean);
-        let both = clean.into_iter().zip(frame::position_labels(&self.corrupt));
+        let corrupt = frame::position_labels_by(&self.corrupt, &self.clean);
+        let both = clean.into_iter().zip(corrupt);
         both.map(|(a, b)| if a == b { a } else { format!("{a}/{}", b.trim_start()) }).collect()
     }
 }

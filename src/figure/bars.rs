@@ -40,7 +40,8 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
         true,
         layout::LABEL_SIZE,
     );
-    let y = numeric(&lines::value_title(grid), low, high, plot_height, false);
+    let (title, meaning) = lines::upright_title(grid, plot_height);
+    let y = numeric(&title, low, high, plot_height, false);
     // A turned label of the first bar reaches out to the left.
     let overhang =
         if x.angle == -45.0 { text::width(&labels[0], layout::LABEL_SIZE) * 0.72 } else { 0.0 };
@@ -51,6 +52,7 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
     let (legend, right) = lines::legend(&names, left + plot_width + 14.0, 0.0);
     let mut scene = Scene { width: (left + plot_width + right).max(380.0), ..Scene::default() };
     scene.head(grid, style);
+    scene.notes.extend(meaning);
     let top = layout::head_height(&scene.title, &scene.notes);
     scene.legend = legend.map(|legend| Legend { y: top, ..legend });
     scene.height = top + plot_height + bottom;

@@ -178,6 +178,18 @@ pub(super) fn value_title(grid: &Grid) -> String {
     }
 }
 
+/// [`value_title`] for an axis this high, and the note that holds the meaning of 0 and 1 where the two
+/// have no room beside it.
+pub(super) fn upright_title(grid: &Grid, height: f64) -> (String, Option<String>) {
+    let whole = value_title(grid);
+    match &grid.zero_one {
+        Some((zero, one)) if text::width(&whole, layout::LABEL_SIZE) > height => {
+            (grid.unit.clone(), Some(format!("0 = {zero}, 1 = {one}")))
+        }
+        _ => (whole, None),
+    }
+}
+
 /// Names and colours of series, right of a frame; nothing for a single unnamed one.
 pub(super) fn legend(names: &[Entry], x: f64, y: f64) -> (Option<Legend>, f64) {
     if names.len() < 2 {
@@ -208,7 +220,8 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
         true,
         layout::LABEL_SIZE,
     );
-    let y = numeric(&value_title(grid), low, high, plot_height, false);
+    let (title, meaning) = upright_title(grid, plot_height);
+    let y = numeric(&title, low, high, plot_height, false);
     let left = y.title_at + 14.0;
     let bottom = x.title_at + 14.0;
     let entry = |i: usize| {
@@ -222,6 +235,7 @@ pub(super) fn scene(grid: &Grid, style: &Style) -> Scene {
     let (legend, right) = legend(&names, left + plot_width + 14.0, 0.0);
     let mut scene = Scene { width: left + plot_width + right, unified: true, ..Scene::default() };
     scene.head(grid, style);
+    scene.notes.extend(meaning);
     for (first, last, name) in &style.regions {
         let [first, last] = [first, last].map(|i| text::visible(&x_axis.labels[*i]));
         scene.notes.push(format!("shaded, {first} to {last}: {name}"));

@@ -237,6 +237,20 @@ fn a_reference_is_a_dotted_line_with_a_name() {
 }
 
 #[test]
+fn what_zero_and_one_mean_is_a_note_where_the_axis_has_no_room_for_it() {
+    let grid = Grid::from_array(array![0.0, 1.0, 0.5], &[Axis::Layer], "share").unwrap();
+    let axis = |zero: &str, one: &str| {
+        let drawn = json(&lines(&grid.clone().zero_one(zero, one)).unwrap());
+        drawn["layout"]["yaxis"]["title"]["text"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(axis("corrupt", "clean"), "share (0 = corrupt, 1 = clean)");
+    let (zero, one) = ("the run of the corrupted prompts", "the run of the clean prompts");
+    assert_eq!(axis(zero, one), "share");
+    let svg = lines(&grid.zero_one(zero, one)).unwrap().bundle().unwrap().svg;
+    assert!(svg.contains(&format!("0 = {zero}, 1 = {one}")));
+}
+
+#[test]
 fn few_points_carry_their_labels() {
     let values = Array2::from_shape_fn((8, 2), |(i, c)| (i * (c + 2)) as f64);
     let grid = Grid::from_array(values, &[Axis::Pos, Axis::Pc], "").unwrap();
