@@ -16,7 +16,7 @@ use super::tojson::tojson;
 
 /// What a template may spend: instructions, and 64 bytes made each; so its memory is bounded too. A
 /// long conversation takes some ten thousands.
-const FUEL: u64 = 1_000_000;
+const FUEL: u64 = 200_000;
 /// Templates of models have some kilobytes.
 const LARGEST: usize = 1 << 20;
 
