@@ -146,6 +146,11 @@ impl Prompts {
         self.prompts.iter().map(|p| p.label.as_str()).collect()
     }
 
+    /// The right answer of each prompt, the first of several: labels for a probe.
+    pub fn right_answers(&self) -> Vec<String> {
+        self.prompts.iter().map(|p| p.right.first().cloned().unwrap_or_default()).collect()
+    }
+
     /// The prompts for which `keep` holds.
     pub fn filter(&self, keep: impl Fn(&Prompt) -> bool) -> Prompts {
         self.with(self.prompts.iter().filter(|p| keep(p)).cloned().collect())

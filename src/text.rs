@@ -102,6 +102,24 @@ impl Tokens {
         &self.pieces
     }
 
+    /// The token at one place of each row, as text without the spaces around it: the words that stand
+    /// in a role, to label or to group prompts by.
+    ///
+    /// ```
+    /// use thalweg::{Model, prompts::Prompts};
+    /// let model = Model::load("data/models/tiny-world")?;
+    /// let set = Prompts::load("data/prompts/sentiment.json")?.labelled("verb")?;
+    /// let tokens = set.aligned(&model)?.clean;
+    /// assert!(set.clean()[0].contains(&tokens.words_at("adjective")?[0]));
+    /// assert_eq!(tokens.words_at(-1)?[0], "I");
+    /// # thalweg::anyhow::Ok(())
+    /// ```
+    pub fn words_at(&self, position: impl Into<Position>) -> Result<Vec<String>> {
+        let places = self.places(position.into())?;
+        let word = |(row, at): (&Vec<String>, Vec<usize>)| row[at[0]].trim().to_owned();
+        Ok(self.pieces.iter().zip(places).map(word).collect())
+    }
+
     /// Number of rows.
     pub fn batch(&self) -> usize {
         self.ids.len()

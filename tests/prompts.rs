@@ -53,6 +53,14 @@ fn an_aligned_set_has_tokens_roles_and_answers() -> Result<()> {
     assert_eq!(aligned.clean.role("S")?, [3, 3]);
     assert_eq!((aligned.right.row(1), aligned.wrong.row(1)), ([3].as_slice(), [1].as_slice()));
     let _ = Metric::logit_diff(&aligned.right, &aligned.wrong);
+    assert_eq!(set(&[FIRST, SECOND].join(",")).right_answers(), ["Mary", "Anna"]);
+    let named = Tokens::from_ids(&[vec![5, 6], vec![7]])?
+        .labelled(vec![vec!["a".into(), " b".into()], vec![" c".into()]])?;
+    assert_eq!(
+        (named.words_at(-1)?, named.words_at(0)?),
+        (vec!["b".into(), "c".into()], vec!["a".to_string(), "c".into()])
+    );
+    assert!(message(named.words_at(1)).contains("row 1"));
     assert!(message(aligned.position("IO")).contains("`S`"));
     assert!(message(aligned.corrupted("ABC")).contains("`swap`"));
     Ok(())

@@ -74,7 +74,7 @@ pub use features::{Normalization, Sae, SaeKind, SaeScores, Splice, TopKTraining}
 pub use gradient::{AttributionPatching, Baseline, Comparison, Estimates, Integrated};
 pub use gradient::{Edge, EdgeAttribution, Edges, Reader, Rule, Writer, edge_count};
 pub use gradient::{gradient_norm, gradient_times_input, integrated_gradients};
-pub use hidden::{DirectionEffect, direction_ablation, orthogonalised};
+pub use hidden::{DirectionEffect, direction_ablation, direction_cosines, orthogonalised};
 pub use hidden::{DoseResponse, SteeringVector, steering_vector};
 pub use hidden::{
     FewShot, FewShotPrompts, FunctionVectorEffect, FunctionVectors, function_vectors,

@@ -194,6 +194,48 @@ impl Model {
         Ok(Model { source: format!("{} untrained with seed {seed}", self.source), ..fresh })
     }
 
+    /// A control: the same model with its heads in another order, head `i` of each layer being what
+    /// head `order[i]` was, keys and values with them. It computes the same, and a comparison of heads
+    /// by their numbers is lost. Heads that share keys and values must stay together.
+    ///
+    /// ```
+    /// use thalweg::Model;
+    /// let model = Model::load("data/models/tiny-world")?;
+    /// let other = model.with_heads_in_order(&[6, 7, 4, 5, 1, 0, 3, 2])?;
+    /// let tokens = model.tokens("Mary and John went to the")?;
+    /// let apart = (model.logits(&tokens)? - other.logits(&tokens)?).abs().max();
+    /// assert!(apart.double_value(&[]) < 1e-3);
+    /// assert!(model.with_heads_in_order(&[1, 2, 3, 4, 5, 6, 7, 0]).is_err());
+    /// # thalweg::anyhow::Ok(())
+    /// ```
+    pub fn with_heads_in_order(&self, order: &[usize]) -> Result<Model> {
+        let (heads, each) = (self.config.n_heads, self.config.group());
+        let groups: Vec<usize> = order.iter().step_by(each).map(|head| head / each).collect();
+        let mut sorted = order.to_vec();
+        sorted.sort_unstable();
+        let together = order.iter().enumerate().all(|(i, head)| head / each == groups[i / each]);
+        ensure!(
+            sorted.iter().copied().eq(0..heads) && together,
+            "heads in the order {order:?}: expected each of 0..{heads} once, the {each} of a key/value group side by side"
+        );
+        let pick = |w: &Tensor, axis: i64, order: &[usize]| {
+            let order: Vec<i64> = order.iter().map(|head| *head as i64).collect();
+            let (n, d) = (order.len() as i64, self.config.d_head as i64);
+            let split = if axis == 0 { [n, d, -1] } else { [-1, n, d] };
+            let order = Tensor::from_slice(&order).to_device(w.device());
+            w.reshape(split).index_select(axis, &order).reshape(w.size())
+        };
+        let reordered = self.with_weights(|name, w| {
+            Ok(match name {
+                _ if name.contains("q_proj") => pick(w, 0, order),
+                _ if name.contains("k_proj") || name.contains("v_proj") => pick(w, 0, &groups),
+                _ if name.contains("o_proj.weight") => pick(w, 1, order),
+                _ => w.shallow_clone(),
+            })
+        })?;
+        Ok(Model { source: format!("{} with heads {order:?}", self.source), ..reordered })
+    }
+
     /// A control: the same numbers in every weight tensor, in an order drawn from `seed`.
     pub fn shuffled(&self, seed: u64) -> Result<Model> {
         let mut rng = Rng::new(seed);

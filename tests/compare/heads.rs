@@ -5,7 +5,7 @@ use std::path::Path;
 use thalweg::{Config, HeadMatching, HeadSimilarity, match_heads};
 
 use super::*;
-use crate::support::{config, model, model_of};
+use crate::support::{config, model, model_of, same};
 
 const BOTH: [HeadSimilarity; 2] = [HeadSimilarity::Pattern, HeadSimilarity::Output];
 
@@ -61,6 +61,11 @@ fn heads_in_another_order_are_matched_with_themselves() {
     for order in [[0, 1, 2, 3], [2, 3, 0, 1], [1, 0, 2, 3], [3, 2, 0, 1]] {
         let other = reordered(&model, &order);
         assert!(distance(&model.logits(&tokens).unwrap(), &other.logits(&tokens).unwrap()) < 1e-9);
+        let own_order = order.map(|head| head as usize);
+        let library = model.with_heads_in_order(&own_order).unwrap();
+        for (name, w) in library.named_weights() {
+            assert!(same(&w, &other.named_weights()[&name]), "{name} {order:?}");
+        }
         for by in BOTH {
             let found = match_heads(&own, &cache(&other, &tokens), by, 1).unwrap();
             assert_eq!(found.pairs.len(), 8);
@@ -68,6 +73,13 @@ fn heads_in_another_order_are_matched_with_themselves() {
             assert!((found.mean - 1.0).abs() < 1e-9 && found.shuffled_mean < 0.8, "{found:?}");
             assert!(!format!("{found:?}").contains('\n'));
         }
+    }
+}
+
+#[test]
+fn an_order_that_parts_heads_of_one_group_or_names_one_twice_is_refused() {
+    for order in [vec![1, 2, 3, 0], vec![0, 1, 2, 2], vec![0, 1], vec![0, 1, 2, 4]] {
+        says(model().with_heads_in_order(&order), &[&format!("{order:?}"), "0..4", "side by side"]);
     }
 }
 

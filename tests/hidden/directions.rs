@@ -3,7 +3,8 @@
 use thalweg::prelude::*;
 use thalweg::rng::Rng;
 use thalweg::steering_vector;
-use thalweg::{Config, DirectionEffect, Probe, ProbeMethod, direction_ablation, orthogonalised};
+use thalweg::{Config, DirectionEffect, Probe, ProbeMethod};
+use thalweg::{direction_ablation, direction_cosines, orthogonalised};
 
 use super::{answers, cosine, real, sentiment, tiny_world};
 use crate::support::{config, distance, model, model_of, same, says};
@@ -115,6 +116,24 @@ fn the_effect_of_a_direction_is_a_loop_of_runs() {
     assert_eq!(grid.labels(Axis::Series).unwrap(), series);
     assert_eq!(effect.of(&metric).unwrap().shape(), [3]);
     bars(&grid).unwrap();
+}
+
+#[test]
+fn cosines_between_directions_see_signs_and_no_lengths() {
+    let (a, b) = (direction(), Rng::new(4).normal_tensor(&[12]).to_kind(Kind::Double));
+    let (long, back) = (&a * 7.0, &a * -0.1);
+    let grid =
+        direction_cosines(&[("a", &a), ("b", &b), ("long", &long), ("back", &back)]).unwrap();
+    assert_eq!(grid.shape(), [4, 4]);
+    for (x, y, expected) in
+        [("a", "long", 1.0), ("a", "back", -1.0), ("b", "b", 1.0), ("b", "a", cosine(&a, &b))]
+    {
+        assert!((grid.get(&[x, y]).unwrap() - expected).abs() < 1e-12, "{x} {y}");
+    }
+    let zero = Tensor::zeros([12], (Kind::Double, Device::Cpu));
+    says(direction_cosines(&[("a", &a), ("none", &zero)]), &["none", "length 0"]);
+    says(direction_cosines(&[("a", &a), ("short", &a.narrow(0, 0, 5))]), &["short", "[5]", "[12]"]);
+    says(direction_cosines(&[]), &["no directions"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! ablated or steered with. Steering, direction ablation, function vectors and Patchscopes change
 //! the state and look at what follows; each has its random or shuffled control beside it.
 
+mod cosines;
 mod direction_ablation;
 mod few_shot;
 mod function_vector;
@@ -13,6 +14,7 @@ mod probe;
 mod states;
 mod steering;
 
+pub use cosines::direction_cosines;
 pub use direction_ablation::{DirectionEffect, direction_ablation, orthogonalised};
 pub use few_shot::{FewShot, FewShotPrompts};
 pub use function_vector::{FunctionVectorEffect, FunctionVectors, function_vectors};
