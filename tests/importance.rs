@@ -14,6 +14,7 @@ use crate::induction_model::{broken, induction_model};
 use crate::invariants::{models, others, tokens};
 use crate::support::{config, distance, model_of, says};
 
+mod deletion;
 mod golden;
 mod mixing;
 mod occlusions;

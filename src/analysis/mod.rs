@@ -83,8 +83,8 @@ pub use hidden::{Patchscope, PatchscopeTop};
 pub use hidden::{Probe, ProbeMethod, ProbeReport, Probing};
 pub use importance::{
     Importance, ImportanceMethod, Mixing, Occlusion, alti, attention_rollout, attention_vectors,
-    by_word, contribution_weights, importance, mixing_sites, occlusion, occlusion_by_word,
-    token_attribution, value_weighted_attention, value_weighted_rollout,
+    by_word, contribution_weights, deletion_curve, importance, mixing_sites, occlusion,
+    occlusion_by_word, token_attribution, value_weighted_attention, value_weighted_rollout,
 };
 pub use layers::{Against, component_cosines, component_norms, head_cosines, head_norms};
 pub use layers::{JacobianFit, JacobianLens, Lens, LensTop, LensTopK, TunedLens};

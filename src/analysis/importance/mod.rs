@@ -11,11 +11,13 @@
 //! [`Mixing::at`] says what each token brings to one position by the end of each layer, `[Layer, Pos]`.
 //! [`importance`] gives them side by side with their agreement with the causal one, for attention is
 //! not cause and a saturated gradient is 0. The metric should be a difference of logits: probabilities
-//! saturate. [`by_word`] adds up the pieces of a word, [`occlusion_by_word`] occludes it whole.
+//! saturate. [`deletion_curve`] asks of any of them whether the answer rests on what it names.
+//! [`by_word`] adds up the pieces of a word, [`occlusion_by_word`] occludes it whole.
 
 mod agreement;
 mod alti;
 mod carried;
+mod deletion;
 mod methods;
 mod mixing;
 mod occlusion;
@@ -27,6 +29,7 @@ mod words;
 
 pub use alti::alti;
 pub use carried::{attention_vectors, mixing_sites};
+pub use deletion::deletion_curve;
 pub use methods::ImportanceMethod;
 pub use mixing::Mixing;
 pub use occlusion::{Occlusion, occlusion};
