@@ -32,7 +32,7 @@ fn each_prompt_loses_its_own_tokens_and_never_the_first_or_the_asking_one() {
     // The values say: the first token and the asking one before all others.
     let sizes = |row: usize, at: usize| match at {
         0 | 15 => 100.0,
-        at if at == 8 => 10.0, // the answer, one after where the asking token stood before
+        8 => 10.0, // the answer, one after where the asking token stood before
         at => 1.0 / (1 + at + row) as f64,
     };
     let values = thalweg::ndarray::Array2::from_shape_fn((3, 17), |(row, at)| sizes(row, at));
