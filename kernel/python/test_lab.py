@@ -36,6 +36,8 @@ LOOK = """(() => {
   return { seen, waiting, bottom: pane.scrollTop + pane.clientHeight >= pane.scrollHeight - 2 };
 })()"""
 SCROLL = "(() => { const pane = document.querySelector('.jp-WindowedPanel-outer'); pane.scrollTop += 0.7 * pane.clientHeight; })()"
+# The numbers of all code cells, also of those out of sight; null is a cell that was not run.
+COUNTS = "jupyterapp.shell.currentWidget.content.widgets.map(one => one.model).filter(one => one.type === 'code').map(one => one.executionCount)"
 OPEN = """(() => {
   const cells = [...document.querySelectorAll('.jp-Notebook .jp-Cell')];
   return cells.some(cell => cell.getBoundingClientRect().height > 0) && !document.querySelector('.jp-NotebookPanel .jp-Spinner');
@@ -111,6 +113,51 @@ class OpenedNotebooks(unittest.TestCase):
         shown = {key for key in html if "html" in seen.get(key, ())}
         print(f"{notebook.stem}, {when}: {len(drawn)} of {len(plotly)} figures drawn, {len(shown)} of {len(html)} outputs of HTML shown")
         self.assertEqual((drawn, shown), (plotly, html), f"{notebook.stem}, {when}: {seen}")
+
+
+class RunInLab(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        browser_or_skip()
+        cls.notebook = min(NOTEBOOKS.glob("*.ipynb"))
+        cls.lab = Lab([cls.notebook], CLONE / "data", real_kernel=True)
+        cls.addClassCleanup(cls.lab.stop)
+        cls.page = chromium.Page()
+        cls.addClassCleanup(cls.page.close)
+
+    def test_the_first_notebook_run_from_the_menu_draws_every_figure_and_keeps_them_over_a_reload(self):
+        plotly, _ = expected(self.notebook)
+        copy = self.lab.folder / self.notebook.name
+        cells = self.without_outputs(copy)
+        self.page.open(self.lab.address(copy.name))
+        self.page.wait(OPEN, "JupyterLab showed no cell", PATIENCE)
+        chromium.until(lambda: self.lab.kernels() == ["idle"], PATIENCE, "the kernel was not ready")
+        self.page.click(".lm-MenuBar-item", "Run")
+        self.page.click(".lm-Menu-item[data-command='runmenu:run-all']")
+        chromium.until(lambda: self.page.run(COUNTS)[-1], 900, "the last cell did not run")
+        self.assertEqual(self.page.run(COUNTS), list(range(1, cells + 1)))
+        self.assert_drawn("run", plotly)
+        self.page.click(".lm-MenuBar-item", "File")
+        self.page.click(".lm-Menu-item[data-command='docmanager:save']")
+        chromium.until(lambda: expected(copy)[0] == plotly, PATIENCE, "the notebook was not saved")
+        self.page.reload()
+        self.assert_drawn("loaded again", plotly)
+
+    def without_outputs(self, path):
+        """Empties the code cells' outputs in the file; how many cells there are."""
+        notebook = nbformat.read(path, as_version=4)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        for cell in code:
+            cell.outputs, cell.execution_count = [], None
+        nbformat.write(notebook, path)
+        return len(code)
+
+    def assert_drawn(self, when, plotly):
+        seen = look(self.page)
+        drawn = {key for key in plotly if "plotly" in seen.get(key, ())}
+        print(f"{self.notebook.stem}, {when} in JupyterLab: {len(drawn)} of {len(plotly)} figures drawn")
+        self.page.picture(CLONE / "lab" / f"{self.notebook.stem}-{when.replace(' ', '-')}-in-lab.png")
+        self.assertEqual(drawn, plotly, f"{when}: {seen}")
 
 
 def browser_or_skip():
