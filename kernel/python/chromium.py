@@ -98,9 +98,13 @@ class Page:
             }})()""",
             f"no {selector} with {text!r} to click",
         )
-        for kind in ["mouseMoved", "mousePressed", "mouseReleased"]:
-            button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
-            self.ask("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], **button)
+        self.point(*place)
+        for kind in ["mousePressed", "mouseReleased"]:
+            self.ask("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+
+    def point(self, x, y):
+        """Moves the mouse there."""
+        self.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def picture(self, path):
         path.parent.mkdir(parents=True, exist_ok=True)
