@@ -351,11 +351,25 @@ fn figures_join_in_rows_and_columns_with_their_own_colours() {
     assert_eq!(json["data"][1]["coloraxis"], "coloraxis2");
     assert_eq!(json["layout"]["hovermode"], "closest");
     let width = |figure: &Figure| self::json(figure)["layout"]["width"].as_u64().unwrap();
-    assert!(width(&both) > 2 * width(&one));
+    assert!(width(&both) > width(&one)); // the third goes on below
     let bundle = both.bundle().unwrap();
     roxmltree::Document::parse(&bundle.svg).unwrap();
     assert!(bundle.text.contains("Together; heatmap: Lens [Layer 3, Pos 8]"), "{}", bundle.text);
     assert!(Figure::row(&[]).bundle().is_ok());
+}
+
+#[test]
+fn a_row_goes_on_below_where_it_would_be_wider_than_a_notebooks_page() {
+    let size = |figure: &Figure| {
+        let plotly: Value = serde_json::from_str(&figure.bundle().unwrap().plotly).unwrap();
+        ["width", "height"].map(|side| plotly["layout"][side].as_f64().unwrap())
+    };
+    let one = lines(&lens()).unwrap();
+    let [width, height] = size(&one);
+    let fit = (1000.0 / width) as usize;
+    let [row, more] = [fit, fit + 1].map(|n| size(&Figure::row(&vec![one.clone(); n])));
+    assert!(row[0] > width * (fit as f64 - 0.5) && row[1] == height, "{row:?}");
+    assert!(more[0] <= row[0] && more[1] > 2.0 * height, "{more:?}, {row:?}");
 }
 
 #[test]

@@ -139,8 +139,9 @@ def page(notebook):
     import plotly
     from nbconvert import HTMLExporter
 
-    # RequireJS, which nbconvert adds by default, would catch plotly.js and leave no window.Plotly.
-    body, _ = HTMLExporter(require_js_url="", embed_images=True).from_notebook_node(notebook)
+    # RequireJS, which nbconvert adds by default, would catch plotly.js and leave no window.Plotly. To embed images,
+    # nbconvert parses each piece of HTML in the text by itself and closes `<details>` there: solutions would be in plain sight.
+    body, _ = HTMLExporter(require_js_url="", embed_images=False).from_notebook_node(notebook)
     script = pathlib.Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
     head = "<script>" + script.read_text(encoding="utf-8") + "</script>\n</head>"
     return body.replace("</head>", head, 1)

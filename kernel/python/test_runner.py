@@ -43,6 +43,12 @@ class Runner(unittest.TestCase):
         self.assertEqual([cell.cell_type for cell in kept.cells], ["code", "code", "markdown"])
         self.assertEqual(kept.cells[1].outputs[0].text, "3\n")
 
+    def test_a_solution_is_folded_away_on_the_page(self):
+        self.run_notebook(solution(1, "assert a == 2"), "--html", str(self.folder / "page.html"))
+        page = (self.folder / "page.html").read_text(encoding="utf-8")
+        folded = page.split("<details><summary>Solution 1</summary>")[1].split("</details>")[0]
+        self.assertIn("assert", folded)
+
     def test_a_solution_that_fails_names_its_exercise_and_the_notebook_and_the_next_ones_are_run(self):
         done = self.run_notebook(solution(1, "a") + solution(2, "a +\n 'x'") + solution(3, "a"))
         self.assertEqual(done.returncode, 1)

@@ -132,7 +132,8 @@ impl Figure {
         self
     }
 
-    /// Several figures side by side, as one: a cell shows only one figure.
+    /// Several figures side by side, as one: a cell shows only one figure. They go on below where a
+    /// row would be wider than a notebook's page.
     pub fn row(figures: &[Figure]) -> Figure {
         let forced = figures.iter().any(|figure| figure.forced);
         Figure { content: Content::Row(figures.to_vec(), String::new()), forced }

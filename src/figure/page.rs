@@ -6,6 +6,8 @@ use super::text;
 
 /// Pixels between neighbours.
 const GAP: f64 = 28.0;
+/// Pixels that a row may take: what notebooks show without a scroll bar.
+const WIDEST: f64 = 1000.0;
 
 impl Page {
     /// A page with one scene.
@@ -32,29 +34,41 @@ impl Page {
         self
     }
 
-    /// Pages side by side.
+    /// Pages side by side; one that would go beyond the widest row begins another one.
     pub(super) fn row(pages: impl Iterator<Item = Page>, title: &str) -> Page {
-        Page::joined(pages, title, |page, at| (page.width + at + GAP, (at, 0.0)))
+        let (mut right, mut top, mut bottom) = (0.0, 0.0, 0.0f64);
+        Page::joined(pages, title, |page| {
+            if right > 0.0 && right + page.width > WIDEST {
+                (right, top) = (0.0, bottom + GAP * 0.5);
+            }
+            let corner = (right, top);
+            right += page.width + GAP;
+            bottom = bottom.max(top + page.height);
+            corner
+        })
     }
 
     /// Pages under one another.
     pub(super) fn column(pages: impl Iterator<Item = Page>, title: &str) -> Page {
-        Page::joined(pages, title, |page, at| (page.height + at + GAP * 0.5, (0.0, at)))
+        let mut next = 0.0;
+        Page::joined(pages, title, |page| {
+            let top = next;
+            next += page.height + GAP * 0.5;
+            (0.0, top)
+        })
     }
 
-    /// `place` takes a page and how far the row or column has come, and gives how far it then is
-    /// and the page's corner.
+    /// `place` gives each page's corner, one after the other.
     fn joined(
         pages: impl Iterator<Item = Page>,
         title: &str,
-        place: impl Fn(&Page, f64) -> (f64, (f64, f64)),
+        mut place: impl FnMut(&Page) -> (f64, f64),
     ) -> Page {
         let mut whole = Page::default();
-        let mut at = 0.0;
         let mut told = Vec::new();
         let top = if title.is_empty() { 0.0 } else { TITLE_SIZE * 2.2 };
         for page in pages {
-            let (next, (dx, dy)) = place(&page, at);
+            let (dx, dy) = place(&page);
             let dy = dy + top;
             told.push(page.summary());
             whole.width = whole.width.max(dx + page.width);
@@ -69,7 +83,6 @@ impl Page {
             whole
                 .headings
                 .extend(page.headings.into_iter().map(|(x, y, text)| (x + dx, y + dy, text)));
-            at = next;
         }
         if !title.is_empty() {
             whole.headings.insert(0, (12.0, 0.0, text::visible_words(title)));

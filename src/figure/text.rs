@@ -90,6 +90,7 @@ pub(super) fn axis_name(axis: Axis) -> &'static str {
         Axis::Cluster => "cluster",
         Axis::Rank => "rank",
         Axis::Frequency => "frequency",
+        Axis::Count => "number",
         Axis::Step | Axis::Series => "",
     }
 }

@@ -55,6 +55,8 @@ pub enum Axis {
     Rank,
     /// Waves on a circle of numbers, by how often they go up and down in a turn.
     Frequency,
+    /// How many of an ordered list are taken: heads left out, tokens taken away.
+    Count,
     /// Values of something that is varied: a strength, a circuit's size, a training step.
     Step,
     /// Things listed side by side that have no other name: metrics, prompts, series.

@@ -104,7 +104,7 @@ fn an_ablation_curve_starts_at_the_model_and_takes_heads_out_one_by_one() {
     let metric = Metric::logit_diff(2, 3);
     let heads = [(1, 3), (0, 2), (1, 0)];
     let curve = ablation_curve(&model, &tokens, &heads, &Intervention::zero(), &metric).unwrap();
-    assert_eq!(curve.labels(Axis::Plan).unwrap(), ["0", "1", "2", "3"]);
+    assert_eq!(curve.labels(Axis::Count).unwrap(), ["0", "1", "2", "3"]);
     let plan = Plan::new()
         .intervene(Point::Z.at(1), Intervention::zero().head([0, 3]))
         .intervene(Point::Z.at(0), Intervention::zero().head(2));

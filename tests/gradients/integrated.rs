@@ -95,6 +95,27 @@ fn gradient_times_input_of_the_linear_mode_adds_up_to_the_logit() {
 }
 
 #[test]
+fn tokens_that_cancel_do_not_ask_for_more_steps_than_their_shares_need() {
+    let model = &models(Kind::Double)[1];
+    let tokens = tokens().row(0).unwrap();
+    let difference = |word: i64| {
+        let found =
+            integrated_gradients(model, &tokens, &Metric::logit(word), Baseline::MeanEmbedding);
+        found.unwrap().difference[0]
+    };
+    let (nine, five) = (difference(9), difference(5));
+    // on the way from the baseline this metric changes, and comes back to where it began
+    let metric = Metric::custom("in balance", move |logits| {
+        Ok(logits.select(-1, 9) * five - logits.select(-1, 5) * nine)
+    });
+    let shares = integrated_gradients(model, &tokens, &metric, Baseline::MeanEmbedding).unwrap();
+    let largest = shares.tokens.values.iter().fold(0f64, |most, share| most.max(share.abs()));
+    assert!(shares.difference[0].abs() < 1e-9 * largest, "{shares:?}");
+    assert!(shares.steps <= 256, "{shares:?}");
+    assert!(shares.tokens.values.sum().abs() < 1e-8 * largest, "{shares:?}");
+}
+
+#[test]
 fn a_baseline_of_another_length_is_refused() {
     let model = &models(Kind::Double)[0];
     let one = Tokens::from_ids(&[vec![1, 2]]).unwrap();

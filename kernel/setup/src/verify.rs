@@ -15,6 +15,10 @@ use crate::setup::{self, Ready};
 /// What a notebook may take, in seconds, with the start of its kernel.
 const LONGEST: u64 = 90;
 
+/// The variable by which the last notebook is given a model, and the one it is given here, so that the tests do not
+/// depend on what the user has.
+const GIVEN: (&str, &str) = ("THALWEG_LLAMA", "../data/models/tiny-world");
+
 /// Counts of one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -92,12 +96,18 @@ pub fn run(places: &Places) -> Result<()> {
         let mut slow = None;
         report.step(&format!("notebook {name}"), || {
             let mut runner = lab::runner(places, &ready, notebook, &page, false);
-            let (counts, text) = counted(&mut runner)?;
+            let (counts, text) = counted(runner.env(GIVEN.0, GIVEN.1))?;
             slow = seconds_of(&text).filter(|seconds| *seconds > LONGEST);
             Ok(counts)
         })?;
         report.slow.extend(slow.map(|seconds| format!("{name} {seconds} s")));
         report.step(&format!("{name} in Chromium"), || figures(&page, ci))?;
+        if std::fs::read_to_string(notebook)?.contains(GIVEN.0) {
+            report.step(&format!("{name} without a model"), || {
+                let mut runner = lab::runner(places, &ready, notebook, &page, false);
+                tests(runner.env(GIVEN.0, ""))
+            })?;
+        }
     }
     report.step("notebooks on shuffled weights fail", || {
         tests(&mut lab::mutation(places, &ready, &all))

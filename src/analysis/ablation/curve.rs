@@ -19,7 +19,7 @@ use crate::rng::Rng;
 use crate::show::progress;
 use crate::text::Tokens;
 
-/// A metric after none, the first, the first two, ... of `heads` are ablated: `[Plan]`, labelled by
+/// A metric after none, the first, the first two, ... of `heads` are ablated: `[Count]`, labelled by
 /// how many; the mean over prompts, with its 95 % interval where there are several.
 ///
 /// `heads` are (layer, head); `by` acts on their `Z`: `Intervention::zero()`, or
@@ -60,7 +60,7 @@ pub fn ablation_curve(
     }
     let counts = (0..=heads.len()).map(|k| k.to_string()).collect();
     let stacked = tch::Tensor::stack(&values, 1);
-    let each = frame::batched(&runs[0], &stacked, &[(Axis::Plan, counts)], metric.unit())?;
+    let each = frame::batched(&runs[0], &stacked, &[(Axis::Count, counts)], metric.unit())?;
     let grid = if tokens.batch() > 1 { each.mean_interval(Axis::Batch)? } else { each };
     let names: Vec<_> = heads.iter().map(|(layer, head)| format!("L{layer}H{head}")).collect();
     Ok(grid

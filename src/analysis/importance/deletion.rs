@@ -23,7 +23,7 @@ use crate::show::progress;
 use crate::text::Tokens;
 
 /// A metric after none, one, two, ... `most` tokens of each prompt are replaced by the mean embedding:
-/// `[Series, Plan]`, in the metric's unit, the mean over prompts with its 95 % interval where there are
+/// `[Series, Count]`, in the metric's unit, the mean over prompts with its 95 % interval where there are
 /// several. The series are `most important first`, `in random order` (drawn from `seed` for each
 /// prompt) and `least important first`.
 ///
@@ -73,7 +73,7 @@ pub fn deletion_curve(
         }
         let counts = (0..=most).map(|k| k.to_string()).collect();
         let stacked = Tensor::stack(&values, 1);
-        let each = frame::batched(&runs[0], &stacked, &[(Axis::Plan, counts)], metric.unit())?;
+        let each = frame::batched(&runs[0], &stacked, &[(Axis::Count, counts)], metric.unit())?;
         let grid = if tokens.batch() > 1 { each.mean_interval(Axis::Batch)? } else { each };
         let origins = runs.iter().filter_map(|cache| cache.origin().cloned());
         curves.push((name, grid.of_runs(origins)));
