@@ -136,11 +136,12 @@ fn the_forward_page_knows_the_tap_and_not_the_plan() {
 }
 
 #[test]
-fn every_source_file_has_at_most_400_lines() {
+fn every_source_file_that_was_written_by_hand_has_at_most_400_lines() {
     let all = ["src", "tests", "book", "kernel", "examples", "benches"].into_iter();
     let long = all.flat_map(|dir| files(dir, &["rs"])).filter_map(|(name, text)| {
         let lines = text.lines().count();
-        (lines > 400).then(|| format!("{name} has {lines} lines"))
+        let exported = text.starts_with("//! Exported from "); // as long as its notebook
+        (lines > 400 && !exported).then(|| format!("{name} has {lines} lines"))
     });
     none("long files", long.collect());
 }
