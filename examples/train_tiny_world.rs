@@ -2,10 +2,11 @@
 //!
 //!     OMP_WAIT_POLICY=PASSIVE cargo run --example train_tiny_world -- --out data/models/tiny-world
 //!
-//! The shipped model went on from there with `--polish DIR --steps 600` and `--recall DIR --steps 700 --rate 1.5e-3`.
+//! The shipped model went on from there with `--polish DIR --steps 600` and `--recall DIR --steps 700 --rate 1.5e-3`;
+//! `tiny-world-facts` went on from that one with `--facts DIR --steps 600 --rate 2e-3`, and is kept in bf16.
 //! Other uses: `--smoke` trains a tiny model for seconds and keeps nothing; `--prompts` writes
 //! `data/prompts`; `--card DIR` measures a checkpoint and writes its README; `--polish DIR` is the third stage
-//! and `--recall DIR` the fourth, each from the checkpoint in that directory; `--seed 3`, `--steps 2200`, `--first 1200` and `--threads 2` change the run.
+//! `--recall DIR` the fourth and `--facts DIR` the fifth, each from the checkpoint in that directory; `--seed 3`, `--steps 2200`, `--first 1200` and `--threads 2` change the run.
 //! The directory always holds the checkpoint whose mechanism is best so far, so a run may be cut
 //! short. Waiting threads must sleep (`PASSIVE`): spinning ones cost minutes on a busy machine.
 
@@ -41,14 +42,17 @@ fn main() -> Result<()> {
     if let Some(threads) = arguments.threads {
         thalweg::tch::set_num_threads(threads);
     }
-    let trainer = match (&arguments.polish, &arguments.recall) {
-        (_, Some(dir)) => Trainer::ask(arguments.recipe.clone(), &Model::load(dir)?)?,
-        (Some(dir), None) => Trainer::polish(arguments.recipe.clone(), &Model::load(dir)?)?,
-        (None, None) => Trainer::new(arguments.recipe.clone())?,
+    let recipe = arguments.recipe.clone();
+    let trainer = match &arguments.later {
+        Some((stage, dir)) => stage(recipe, &Model::load(dir)?)?,
+        None => Trainer::new(recipe)?,
     };
-    let from = arguments.recall.or(arguments.polish);
+    let from = arguments.later.map(|(_, dir)| dir);
     train(arguments.recipe, trainer, from.as_deref(), arguments.out.as_deref())
 }
+
+/// Begins a later stage from a model.
+type Later = fn(Recipe, &Model) -> Result<Trainer>;
 
 /// What the command line asks for.
 struct Arguments {
@@ -57,8 +61,7 @@ struct Arguments {
     threads: Option<i32>,
     prompts: bool,
     card: Option<PathBuf>,
-    polish: Option<PathBuf>,
-    recall: Option<PathBuf>,
+    later: Option<(Later, PathBuf)>,
 }
 
 impl Arguments {
@@ -69,8 +72,7 @@ impl Arguments {
             threads: None,
             prompts: false,
             card: None,
-            polish: None,
-            recall: None,
+            later: None,
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -79,8 +81,9 @@ impl Arguments {
                 "--smoke" => found.recipe = Recipe::smoke(found.recipe.seed),
                 "--prompts" => found.prompts = true,
                 "--card" => found.card = Some(value()?.into()),
-                "--polish" => found.polish = Some(value()?.into()),
-                "--recall" => found.recall = Some(value()?.into()),
+                "--polish" => found.later = Some((Trainer::polish, value()?.into())),
+                "--recall" => found.later = Some((Trainer::ask, value()?.into())),
+                "--facts" => found.later = Some((Trainer::place_facts, value()?.into())),
                 "--out" => found.out = Some(value()?.into()),
                 "--seed" => found.recipe.seed = value()?.parse()?,
                 "--steps" => found.recipe.steps = value()?.parse()?,
@@ -88,8 +91,8 @@ impl Arguments {
                 "--rate" => found.recipe.rates = [value()?.parse()?; 2],
                 "--threads" => found.threads = Some(value()?.parse()?),
                 other => bail!(
-                    "unknown argument {other}: expected --smoke, --prompts, --card, --polish, --recall, --out, --seed, \
-                     --steps, --first, --rate or --threads"
+                    "unknown argument {other}: expected --smoke, --prompts, --card, --polish, --recall, --facts, --out, \
+                     --seed, --steps, --first, --rate or --threads"
                 ),
             }
         }

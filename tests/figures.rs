@@ -359,20 +359,6 @@ fn figures_join_in_rows_and_columns_with_their_own_colours() {
 }
 
 #[test]
-fn a_row_goes_on_below_where_it_would_be_wider_than_a_notebooks_page() {
-    let size = |figure: &Figure| {
-        let plotly: Value = serde_json::from_str(&figure.bundle().unwrap().plotly).unwrap();
-        ["width", "height"].map(|side| plotly["layout"][side].as_f64().unwrap())
-    };
-    let one = lines(&lens()).unwrap();
-    let [width, height] = size(&one);
-    let fit = (1000.0 / width) as usize;
-    let [row, more] = [fit, fit + 1].map(|n| size(&Figure::row(&vec![one.clone(); n])));
-    assert!(row[0] > width * (fit as f64 - 0.5) && row[1] == height, "{row:?}");
-    assert!(more[0] <= row[0] && more[1] > 2.0 * height, "{more:?}, {row:?}");
-}
-
-#[test]
 fn a_figure_prints_one_line_with_its_numbers() {
     let figure = heatmap(&lens()).unwrap().title("A lens");
     let line = "heatmap: A lens [Layer 3, Pos 8] in logits: min -0.75 at L0 pos 7 \"%{z}\", max 0.75 at L2 pos 7 \"%{z}\"";

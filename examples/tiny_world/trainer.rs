@@ -2,7 +2,7 @@
 
 pub use super::recipe::{Recipe, Size, untrained};
 
-use super::blindfold::blindfold;
+use super::blindfold::{FactPlaces, blindfold};
 use super::recipe::grown;
 use super::rows::{OTHER, Row, evenly, row};
 use super::sentence::Task;
@@ -26,10 +26,29 @@ const DROPPED: f64 = 0.7;
 const DROPPED_LATE: usize = 3;
 /// Share of the steps of the fourth stage that hide the names of the statements from the questions.
 const BLIND: f64 = 0.8;
+/// Share of the steps of the fifth stage that confuse facts everywhere but in the first MLP at their subject.
+const ASTRAY: f64 = 0.8;
+/// How much more of the facts the fifth stage sees.
+const MORE_FACTS: f64 = 4.0;
 /// Symbols at the start: few are matched soon, and then more are quickly added.
 const FEW: usize = 16;
 /// Symbols when all are in use; the stage ends after one more round, with words among them.
 const MANY: usize = 64;
+
+/// What a run of the trainer teaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The first two stages: repeats, then the whole mixture.
+    Mixture,
+    /// The third: a trained model learns to do without any few heads of its first layer.
+    Heads,
+    /// The fourth: many questions after several statements, most of them blindfold.
+    Questions,
+    /// Its end: these are answered, whatever the number of statements.
+    Answered,
+    /// The fifth: facts are looked up where their subject stands.
+    Facts,
+}
 
 /// A model in training.
 #[derive(Debug)]
@@ -48,12 +67,7 @@ pub struct Trainer {
     pub symbols: usize,
     /// The step at which the second stage began.
     pub second: Option<usize>,
-    /// The third stage: a trained model learns to do without any few heads of its first layer.
-    polishing: bool,
-    /// The fourth stage: the same with many questions after several statements.
-    asking: bool,
-    /// Whether these are answered, whatever the number of statements.
-    answered: bool,
+    stage: Stage,
     recipe: Recipe,
     optimizer: AdamW,
     vocabulary: Vocabulary,
@@ -105,9 +119,7 @@ impl Trainer {
             recall: 2,
             symbols: FEW,
             second: None,
-            polishing: false,
-            asking: false,
-            answered: false,
+            stage: Stage::Mixture,
             recipe,
             optimizer,
             vocabulary,
@@ -119,7 +131,13 @@ impl Trainer {
     /// The fourth stage, from a trained model.
     pub fn ask(recipe: Recipe, model: &Model) -> Result<Self> {
         let rng = Rng::new(recipe.seed).fork(4);
-        Ok(Trainer { rng, asking: true, recall: 3, ..Trainer::polish(recipe, model)? })
+        Ok(Trainer { rng, stage: Stage::Questions, recall: 3, ..Trainer::polish(recipe, model)? })
+    }
+
+    /// The fifth stage, from a trained model.
+    pub fn place_facts(recipe: Recipe, model: &Model) -> Result<Self> {
+        let rng = Rng::new(recipe.seed).fork(5);
+        Ok(Trainer { rng, stage: Stage::Facts, recall: 5, ..Trainer::polish(recipe, model)? })
     }
 
     /// The third stage, from a trained model.
@@ -127,17 +145,16 @@ impl Trainer {
         let rng = Rng::new(recipe.seed).fork(3);
         let model = model.clone().trainable();
         let optimizer = AdamW::new(model.parameters());
-        let (weights, second, polishing) = (Task::ALL.map(|_| 1.0 / 9.0), Some(0), true);
-        Ok(Trainer { model, optimizer, rng, weights, second, polishing, ..Trainer::new(recipe)? })
+        let (weights, second, stage) = (Task::ALL.map(|_| 1.0 / 9.0), Some(0), Stage::Heads);
+        Ok(Trainer { model, optimizer, rng, weights, second, stage, ..Trainer::new(recipe)? })
     }
 
     /// One step; returns its loss in nats.
     pub fn step(&mut self) -> Result<f64> {
         let symbols = self.second.is_none().then_some(self.symbols);
-        let mixture = if self.asking {
-            self.recipe.questions(self.recall, self.tasks, self.answered)
-        } else {
-            self.recipe.mixture(symbols, self.recall, self.tasks)
+        let mixture = match self.stage {
+            Stage::Mixture | Stage::Heads => self.recipe.mixture(symbols, self.recall, self.tasks),
+            stage => self.recipe.questions(self.recall, self.tasks, stage != Stage::Questions),
         };
         let rows: Vec<Row> = (0..self.recipe.batch)
             .map(|_| row(&mut self.rng, &mixture, &self.vocabulary))
@@ -146,16 +163,11 @@ impl Trainer {
             rows.iter().map(|r| r.ids[..r.ids.len() - 1].to_vec()).collect();
         let tokens = Tokens::from_ids(&inputs)?;
         let mut plan = self.without_some_heads();
-        let blind = self.asking && !self.answered && self.rng.chance(BLIND);
-        if blind {
-            let mask = blindfold(&rows, &self.vocabulary);
-            let sites: Vec<Site> =
-                (0..self.recipe.size.layers).map(|layer| Point::Scores.at(layer)).collect();
-            let cover = Intervention::custom("blindfold", move |scores| {
-                let (rows, width) = (scores.size()[0], scores.size()[3]);
-                Ok(scores + Tensor::from_slice(&mask).view([rows, 1, width, width]))
-            });
-            plan = plan.intervene(sites, cover);
+        if self.stage == Stage::Questions && self.rng.chance(BLIND) {
+            plan = self.hide_the_names(plan, &rows);
+        }
+        if self.stage == Stage::Facts && self.rng.chance(ASTRAY) {
+            plan = self.confuse_facts(plan, &rows, &inputs)?;
         }
         let logits = self.model.run(&tokens, &plan)?.logits;
         let logits = logits.flatten(0, 1);
@@ -173,6 +185,62 @@ impl Trainer {
         Ok(total.double_value(&[]))
     }
 
+    /// The questions do not see the names of the statements.
+    fn hide_the_names(&self, plan: Plan, rows: &[Row]) -> Plan {
+        let mask = blindfold(rows, &self.vocabulary);
+        let cover = Intervention::custom("blindfold", move |scores| {
+            let (rows, width) = (scores.size()[0], scores.size()[3]);
+            Ok(scores + Tensor::from_slice(&mask).view([rows, 1, width, width]))
+        });
+        plan.intervene(self.every_layer(Point::Scores), cover)
+    }
+
+    /// What is known of a fact's subject can be found in one place only: in what the first MLP writes
+    /// there. To the first attention, and to all that comes after that MLP, the subject's embedding is
+    /// that of another subject, or in half of the steps the mean of all, and every MLP between
+    /// subject and answer writes what it has for another fact.
+    fn confuse_facts(&mut self, plan: Plan, rows: &[Row], inputs: &[Vec<i64>]) -> Result<Plan> {
+        let FactPlaces { subjects, after } = FactPlaces::of(rows, &self.vocabulary);
+        let (mut others, mut after_others) = (subjects.clone(), after.clone());
+        self.rng.shuffle(&mut others);
+        self.rng.shuffle(&mut after_others);
+        let mean = self.rng.chance(0.5);
+        let stand_ins = move |x: &Tensor, others: &[i64]| {
+            let x = x.index_select(0, &Tensor::from_slice(others));
+            if mean { x.mean_dim([0i64].as_slice(), true, None).expand_as(&x) } else { x }
+        };
+        let ids = inputs.concat();
+        let words = |places: &[i64]| places.iter().map(|at| ids[*at as usize]).collect::<Vec<_>>();
+        let embeddings = self.model.named_weights()["model.embed_tokens.weight"].detach();
+        let own = embeddings.index_select(0, &Tensor::from_slice(&words(&subjects)));
+        let change = stand_ins(&embeddings, &words(&others)) - own;
+        let change = Vec::<f32>::try_from(change.flatten(0, 1))?;
+        let to = subjects.clone();
+        let embedding = Intervention::custom("another subject", move |stream| {
+            let change = Tensor::from_slice(&change).view([to.len() as i64, -1]);
+            let flat = stream.flatten(0, 1);
+            Ok(flat.index_add(0, &Tensor::from_slice(&to), &change).view_as(stream))
+        });
+        let values = Intervention::custom("another subject", move |values| {
+            let flat = values.flatten(0, 1);
+            let others = stand_ins(&flat, &others);
+            Ok(flat.index_copy(0, &Tensor::from_slice(&subjects), &others).view_as(values))
+        });
+        let written = Intervention::custom("another fact", move |written| {
+            let [to, from] = [&after, &after_others].map(|places| Tensor::from_slice(places));
+            let flat = written.flatten(0, 1);
+            Ok(flat.index_copy(0, &to, &flat.index_select(0, &from)).view_as(written))
+        });
+        Ok(plan
+            .intervene(Point::V.at(0), values)
+            .intervene(Point::ResidPost.at(0), embedding)
+            .intervene(self.every_layer(Point::MlpOut), written))
+    }
+
+    fn every_layer(&self, point: Point) -> Vec<Site> {
+        (0..self.recipe.size.layers).map(|layer| point.at(layer)).collect()
+    }
+
     /// Without a head of the first layer, another one each time: no head becomes a single point of
     /// failure that shows no pattern. In the third stage without up to three, zero and two kinds of
     /// mean in turn in their place: what is learnt without heads at zero fails without heads at
@@ -180,7 +248,7 @@ impl Trainer {
     fn without_some_heads(&mut self) -> Plan {
         let plan = Plan::new().differentiable();
         let heads = self.recipe.size.heads;
-        if !self.polishing {
+        if self.stage == Stage::Mixture {
             let drop = self.rng.chance(DROPPED);
             let zero = |head| Intervention::zero().head(head);
             let mut one = drop.then(|| self.rng.below(heads)).into_iter();
@@ -188,7 +256,7 @@ impl Trainer {
                 .by_ref()
                 .fold(plan, |plan, head| plan.intervene(Point::Z.at(0), zero(head)));
         }
-        let most = if self.asking && !self.answered { 0 } else { DROPPED_LATE };
+        let most = if self.stage == Stage::Questions { 0 } else { DROPPED_LATE };
         let dropped = self.rng.below(most + 1);
         self.rng.sample(heads, dropped).into_iter().fold(plan, |plan, head| {
             let over: &[i64] = [&[] as &[i64], &[1], &[0, 1]][self.rng.below(3)];
@@ -260,21 +328,23 @@ impl Trainer {
         }
         // `What` is learnt long before `Who`: where many questions ask `Who`, it decides
         let known = |task: Task| match task {
-            Task::Recall if self.asking && !self.answered => counts.who(),
+            Task::Recall if self.stage == Stage::Questions => counts.who(),
             _ => counts.accuracy(task as usize),
         };
         let mut unknown = Task::ALL.map(|t| KEPT + 1.0 - known(t));
-        if self.polishing {
+        if self.stage != Stage::Mixture {
             unknown[Task::Repeat as usize] = 1.0; // it is what the heads left out are missed by
         }
-        if self.asking && !self.answered {
-            unknown[Task::Recall as usize] *= 4.0;
+        match self.stage {
+            Stage::Questions => unknown[Task::Recall as usize] *= 4.0,
+            Stage::Facts => unknown[Task::Fact as usize] *= MORE_FACTS,
+            _ => {}
         }
         self.tasks = unknown;
         self.weights = unknown.map(|w| w / unknown.iter().sum::<f64>());
-        if self.asking && known(Task::Recall) > LEARNT {
+        if self.stage == Stage::Questions && known(Task::Recall) > LEARNT {
             // what is learnt with up to three statements holds for five
-            (self.answered, self.recall) = (true, 5);
+            (self.stage, self.recall) = (Stage::Answered, 5);
         } else if known(Task::Recall) > 0.9 && self.recall < 5 {
             self.recall += 1;
         }

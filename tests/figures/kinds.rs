@@ -273,3 +273,17 @@ fn a_region_is_shaded_behind_the_lines_and_explained() {
     assert!(figure.clone().bundle().unwrap().svg.contains("shaded, 0 to 2: first copy"));
     assert!(message(figure.region(3, 6, "")).contains("no region from 3 to 6 on an axis of 6"));
 }
+
+#[test]
+fn a_row_goes_on_below_where_it_would_be_wider_than_a_notebooks_page() {
+    let size = |figure: &Figure| {
+        let plotly: Value = serde_json::from_str(&figure.bundle().unwrap().plotly).unwrap();
+        ["width", "height"].map(|side| plotly["layout"][side].as_f64().unwrap())
+    };
+    let one = lines(&lens()).unwrap();
+    let [width, height] = size(&one);
+    let fit = (1000.0 / width) as usize;
+    let [row, more] = [fit, fit + 1].map(|n| size(&Figure::row(&vec![one.clone(); n])));
+    assert!(row[0] > width * (fit as f64 - 0.5) && row[1] == height, "{row:?}");
+    assert!(more[0] <= row[0] && more[1] > 2.0 * height, "{more:?}, {row:?}");
+}

@@ -2,11 +2,12 @@
 
 use thalweg::Model;
 use thalweg::anyhow::Result;
+use thalweg::tch::{Device, Kind};
 
 use super::world::circuits::{bindings_swapped, fact_trace, ioi_path, third_giver};
 use super::world::lists::Ask;
 use super::world::trainer::{Recipe, untrained};
-use super::{SEED, model};
+use super::{SEED, data, model};
 
 /// A statement's object and the full stop after it, as words of five.
 const PLACES: [usize; 2] = [3, 4];
@@ -58,6 +59,17 @@ fn restored_mlps_bring_a_fact_back_where_its_answer_is_read() -> Result<()> {
     let at = |pos: usize| (0..layers).map(|l| grid.values[[l, pos]]).fold(0.0, f64::max);
     // unlike in GPT-2, where the subject's own MLPs look the fact up
     assert!(at(width - 1) >= 0.5 && at(subject) < 0.2, "{:?} {best:?}", grid.values);
+    Ok(())
+}
+
+#[test]
+fn after_the_fifth_stage_restored_mlps_bring_a_fact_back_at_its_subject() -> Result<()> {
+    let model = Model::load_on(data("models/tiny-world-facts"), Device::Cpu, Kind::Float)?;
+    let (grid, subject) = fact_trace(&model, SEED)?;
+    let [layers, width] = [grid.shape()[0], grid.shape()[1]];
+    let at = |pos: usize| (0..layers).map(|l| grid.values[[l, pos]]).fold(0.0, f64::max);
+    let elsewhere = (0..width).filter(|pos| *pos != subject).map(at).fold(0.0, f64::max);
+    assert!(at(subject) >= 0.4 && elsewhere < 0.75 * at(subject), "{:?}", grid.values);
     Ok(())
 }
 
