@@ -377,6 +377,9 @@ fn main() -> anyhow::Result<()> {
     // 3. *(easy)* In the panel of V neighbouring heads have equal numbers. Show that they must.
     // 4. *(medium)* Mean ablation needs a reference. Take the mean over the *corrupt* twins instead of the clean prompts. For which
     //    kind of ablation does the choice between the two matter more, mean or resample? Try the MLPs too.
+    // 5. *(hard)* *Causal tracing* (Meng et al. 2022) is patching with noise for a twin: blur the embedding of a word, and put back one
+    //    activation of the clear run at a time. `tiny-world-facts` is `tiny-world` after one more stage of training. In which MLPs does each of
+    //    the two look up a capital: at the country, or at the last word? (`CausalTrace`, prompts `fact`, kind `capital of`)
     //
     // **On a real Llama:** the same calls, with `Model::load("path/to/Llama-3.2-1B")?` and prompts whose twins have equally many tokens
     // (`aligned` says which do not). Patch layers first, then positions, then heads; begin with attribution patching, since every exact cell is a
