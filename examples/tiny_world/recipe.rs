@@ -99,12 +99,12 @@ impl Recipe {
     /// The rows of the fourth stage: most start with statements and several questions about them
     /// until those are answered, and then some with one question.
     pub fn questions(&self, recall: usize, tasks: [f64; 9], answered: bool) -> Mixture {
-        let level = Level { recall, who: 0.8, ..Level::full() };
         let split = Split::Train;
         if answered {
+            let level = Level { recall, ..Level::full() };
             return Mixture { length: 64, repeats: 0.25, recalls: 0.25, tasks, level, split };
         }
-        let level = Level { statement: 0.3, questions: 3, ..level };
+        let level = Level { recall, who: 0.8, statement: 0.3, questions: 3, ..Level::full() };
         Mixture { length: 64, repeats: 0.15, recalls: 0.65, tasks, level, split }
     }
 
