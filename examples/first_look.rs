@@ -19,7 +19,14 @@ fn main() -> anyhow::Result<()> {
     // 2. Which heads make the model copy a sequence that it has seen once?
     // 3. Does taking those heads away take the ability away?
     //
-    // Every activation has the name that TransformerLens gives it. Nothing below names a head by number: heads are found by score.
+    // The words that it needs: a *token* is a word or a piece of one. A *block* (also called layer) adds to each vector twice. First its
+    // *attention* brings over what earlier tokens hold; it is the work of several *heads* side by side, and a head's *pattern*, a softmax,
+    // says how much each token looks at itself and at every earlier one. Then its *MLP*, a small network, works on each token alone. At the
+    // end a norm and the *unembedding* turn the vector into *logits*, one number for each word of the vocabulary, and a softmax turns these
+    // into probabilities.
+    //
+    // Every activation has the name that TransformerLens gives it. Nothing below names a head by number: heads are found by score. The kernel has
+    // loaded `thalweg::prelude`, so the first cell needs no `use`.
 
     // [1]
     let model = Model::load("../data/models/tiny-world")?;
@@ -70,9 +77,13 @@ fn main() -> anyhow::Result<()> {
         ])
     );
 
+    // The stream grows, and the first two blocks turn it far more than the later ones: their cosines are the lightest.
+    //
     // ## The logit lens
     //
-    // Put the final norm and the unembedding on the stream *before* the end: what would the model say if it stopped here?
+    // Put the final norm and the unembedding on the stream *before* the end: what would the model say if it stopped here? The figure shows
+    // the logarithm of the probability of the answer, in *nats* (natural logarithms): 0 is certain, -0.7 one half, -30 as good as never.
+    //
     // **Before you run it:** at which layer do you expect the answer?
 
     // [6]
@@ -81,16 +92,20 @@ fn main() -> anyhow::Result<()> {
         heatmap(&logit_lens(&model, &run.cache, model.token("Mary")?)?)?
     );
 
+    // The answer belongs in the last column, after `to`. There the embedding has no idea of it, after `L0` it is one of several words (-1.5,
+    // which is 22 %), and from `L1` on it is all but certain. Point at the cells to see their numbers: on so long a scale both look dark.
+    //
     // <details><summary>How this misleads</summary>
     //
-    // Early layers speak another basis: the lens shows what the unembedding *would read*, not what later layers read. A dark cell
+    // Early layers speak another basis: the lens shows what the unembedding *would read*, not what later layers read. A light cell
     // does not say that the information is absent.
     // </details>
     //
     // ## A behaviour to explain: copying
     //
-    // Draw twelve meaningless syllables at random, write them twice. The first copy cannot be predicted; the second can, by looking back. The loss of
-    // each token says whether the model does so.
+    // Draw twelve meaningless syllables at random, write them twice. The first copy cannot be predicted; the second can, by looking back.
+    // The loss of each token, minus the logarithm of the probability that the model gave it, says whether the model does so. The mean is
+    // over 32 such prompts.
 
     // [7]
     let syllables = model
@@ -101,6 +116,9 @@ fn main() -> anyhow::Result<()> {
         .name("loss of the next token; the block of 12 begins again at position 12");
     shown::show!("07_a_behaviour_to_explain_copying", lines(&loss)?);
 
+    // Position 0 is the mark `<s>` where every prompt begins, and each point is the loss of the token *after* it. So at 12 the first syllable of
+    // the second copy is asked for, and nothing tells the model yet that a copy begins; from 13 on the loss is near 0.
+    //
     // ## Which heads do it?
     //
     // Two patterns of attention, on these prompts: a *previous-token* head looks one token back; an *induction* head looks at the
@@ -112,6 +130,8 @@ fn main() -> anyhow::Result<()> {
     let induction = head_scores(&look.cache, Motif::Induction)?;
     shown::show!("08_which_heads_do_it", Figure::row(&[heatmap(&previous)?, heatmap(&induction)?]));
 
+    // A few heads of one layer look one token back, and every head of the next is an induction head.
+    //
     // The induction head with the highest score, on one prompt. The stripe lies one right of the repeated token.
 
     // [9]
@@ -128,9 +148,11 @@ fn main() -> anyhow::Result<()> {
 
     // ## Change: take heads away
     //
-    // Looking is not proof. Replace the output `z` of the best induction head, then of the best two, and so on, by its mean over these
-    // prompts (*mean ablation*) or by zero, and measure the loss on the second copy. The control is as many random heads of neither
-    // pattern.
+    // Looking is not proof. Replace the output `z` of the best induction head (what it has gathered from other tokens), then of the best
+    // two, and so on, by its mean over these prompts (*mean ablation*) or by zero, and measure the loss on the second copy. The control
+    // is as many random heads, drawn without the best of either pattern.
+    //
+    // `loss_at(14..)` takes the tokens from position 14 on: the second copy begins at 13, and its first syllable cannot be guessed.
     //
     // **Before you run it:** how much will the first head alone matter?
 
@@ -159,10 +181,14 @@ fn main() -> anyhow::Result<()> {
         lines(&curves)?.title("loss on the second copy after ablating k heads")
     );
 
+    // The axis `plan` counts the heads that are taken away. The first alone costs next to nothing, for the others still copy; without six
+    // most of the copying is gone. Of the random heads one costs something, the fourth; from then on the curve is flat.
+    //
     // <details><summary>How this misleads</summary>
     //
     // Circuits are redundant: a head whose loss hardly matters alone may matter in a set. And zero is a value the model never sees, so
-    // zero ablation also measures the damage of an unusual input; that is why the mean stands beside it. One draw of random heads is a
+    // zero ablation also measures the damage of an unusual input; that is why the mean stands beside it. (Here
+    // it is the mean that hurts more. Which of the two does is not known beforehand.) One draw of random heads is a
     // weak control: change its seed.
     // </details>
     //
@@ -177,6 +203,8 @@ fn main() -> anyhow::Result<()> {
     let copies = [["first copy"; 12], ["second copy"; 12]].concat().repeat(repeated.batch());
     shown::show!("11_the_shape_of_the_stream", scatter(&shape.scores)?.color_by(&copies)?);
 
+    // They lie apart along the first axis: in the second copy the model knows which syllable comes next, in the first it does not.
+    //
     // ## The finding, asserted
     //
     // The last cell of every notebook states what was found, so that a change to the library or to the model that breaks it is seen.
