@@ -42,6 +42,7 @@ fn warm_up(places: &Places, jupyter: u32) -> Result<()> {
         .env("THALWEG_KERNEL_SETTINGS", spec.settings)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
+    forget_cargo(&mut spare);
     spare.process_group(0); // what is typed in the terminal is not meant for it
     spare.spawn().context("cannot start a spare kernel")?;
     Ok(())
@@ -133,6 +134,12 @@ fn jupyter(command: &mut Command, ready: &Ready) {
     let old = std::env::var_os("JUPYTER_PATH").unwrap_or_default();
     let all = std::iter::once(ready.jupyter.clone()).chain(std::env::split_paths(&old));
     command.env("JUPYTER_PATH", std::env::join_paths(all).unwrap_or(old));
+    forget_cargo(command);
+}
+
+/// Takes out of a command's environment what `cargo lab` itself was given by cargo: build scripts that look at it
+/// would be run again, and the notebook's dependencies compiled once more.
+fn forget_cargo(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if (text.starts_with("CARGO_") && text != "CARGO_HOME")
