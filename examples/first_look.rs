@@ -6,6 +6,11 @@
 
 use thalweg::prelude::*;
 
+/// The heads that show a pattern more than half of the time.
+fn members(scores: &Grid) -> thalweg::anyhow::Result<Vec<(usize, usize)>> {
+    top_heads(scores, scores.present().filter(|(_, score)| *score > 0.5).count())
+}
+
 fn main() -> anyhow::Result<()> {
     // Relative paths in cells start at the notebook's folder.
     shown::begin(concat!(env!("CARGO_MANIFEST_DIR"), "/notebooks"))?;
@@ -150,7 +155,7 @@ fn main() -> anyhow::Result<()> {
     //
     // Looking is not proof. Replace the output `z` of the best induction head (what it has gathered from other tokens), then of the best
     // two, and so on, by its mean over these prompts (*mean ablation*) or by zero, and measure the loss on the second copy. The control
-    // is as many random heads, drawn without the best of either pattern.
+    // is as many random heads, drawn without those of either pattern.
     //
     // `loss_at(14..)` takes the tokens from position 14 on: the second copy begins at 13, and its first syllable cannot be guessed.
     //
@@ -159,7 +164,7 @@ fn main() -> anyhow::Result<()> {
     // [10]
     let mean = Intervention::mean(&look.cache);
     let second_copy = Metric::loss_at(14..);
-    let others = [best.clone(), top_heads(&previous, 6)?].concat(); // heads of either pattern are no control
+    let others = [members(&induction)?, members(&previous)?].concat(); // a head of either pattern is no control
     let random = random_heads(&model, best.len(), &others, 1)?;
     let cut = ablation_curve(&model, &repeated, &best, &mean, &second_copy)?;
     let control = ablation_curve(&model, &repeated, &random, &mean, &second_copy)?;
@@ -181,8 +186,8 @@ fn main() -> anyhow::Result<()> {
         lines(&curves)?.title("loss on the second copy after ablating k heads")
     );
 
-    // The axis `plan` counts the heads that are taken away. The first alone costs next to nothing, for the others still copy; without six
-    // most of the copying is gone. Of the random heads one costs something, the fourth; from then on the curve is flat.
+    // The axis counts the heads that are taken away. The first alone costs next to nothing, for the others still copy; without six
+    // most of the copying is gone. Random heads cost little, however many.
     //
     // <details><summary>How this misleads</summary>
     //

@@ -336,8 +336,8 @@ const NOT_MET: &str = include_str!("not_met.md");
 /// The same, before the fifth stage.
 const AT_THE_END: &str = "\
 - `fact`: noise on the subject is undone at the last token, not at the subject: the first layer already carries the country to
-  the last token, and an MLP looks the answer up there. `tiny-world-facts` is the same model after a fifth stage, which moved
-  it to the subject.
+  the last token, and an MLP looks the answer up there. `tiny-world-facts` is `tiny-world` after a fifth stage, which moved it
+  to the subject.
 ";
 /// The same, after it.
 const FORMS: &str = "\
