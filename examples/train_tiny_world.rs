@@ -3,10 +3,12 @@
 //!     OMP_WAIT_POLICY=PASSIVE cargo run --example train_tiny_world -- --out data/models/tiny-world
 //!
 //! The shipped model went on from there with `--polish DIR --steps 600` and `--recall DIR --steps 700 --rate 1.5e-3`;
-//! `tiny-world-facts` went on from that one with `--facts DIR --steps 600 --rate 2e-3`, and is kept in bf16.
+//! `tiny-world-facts` went on from that one with `--facts DIR --steps 600 --rate 2e-3`, and is kept in bf16. `tiny-world-3` is
+//! `--seed 7 --steps 1800`, then `--polish DIR --steps 900` and `--recall DIR --steps 900 --rate 1.5e-3`.
 //! Other uses: `--smoke` trains a tiny model for seconds and keeps nothing; `--prompts` writes
-//! `data/prompts`; `--card DIR` measures a checkpoint and writes its README; `--polish DIR` is the third stage
-//! `--recall DIR` the fourth and `--facts DIR` the fifth, each from the checkpoint in that directory; `--seed 3`, `--steps 2200`, `--first 1200` and `--threads 2` change the run.
+//! `data/prompts`; `--card DIR` measures a checkpoint and writes its README; `--polish DIR` is the third stage,
+//! `--recall DIR` the fourth and `--facts DIR` the fifth, each from the checkpoint in that directory; `--seed 3`,
+//! `--steps 2200`, `--first 1200` and `--threads 2` change the run.
 //! The directory always holds the checkpoint whose mechanism is best so far, so a run may be cut
 //! short. Waiting threads must sleep (`PASSIVE`): spinning ones cost minutes on a busy machine.
 
