@@ -156,7 +156,9 @@ async fn write<S: SocketSend>(
     while let Some(message) = messages.recv().await {
         let kind = message.message_type().to_owned();
         if let Err(error) = socket.send(message).await {
-            eprintln!("thalweg-kernel: a {kind} could not be sent: {error}");
+            eprintln!(
+                "thalweg-kernel: nobody took the {kind}, its notebook is closed or gone: {error}"
+            );
         }
     }
 }

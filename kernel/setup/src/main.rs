@@ -27,9 +27,11 @@ fn main() -> ExitCode {
         ["lab", "--run", prefix, "--save"] => lab::run(&places, prefix, true),
         ["lab", "--mutate", prefix] => lab::mutate(&places, prefix),
         ["lab", "--latency", rounds] => lab::latency(&places, rounds),
-        ["lab", "--help" | "-h" | "--run" | "--mutate" | "--latency", ..] => {
-            Err(anyhow::anyhow!("usage:\n{HELP}"))
+        ["lab" | "verify", "--help" | "-h", ..] => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
         }
+        ["lab", "--run" | "--mutate" | "--latency", ..] => Err(anyhow::anyhow!("usage:\n{HELP}")),
         ["lab", options @ ..] => lab::open(&places, options),
         ["verify"] => verify::run(&places),
         ["kernel", "doctor"] => doctor::run(&places),
