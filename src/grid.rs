@@ -67,8 +67,11 @@ pub struct Grid {
     pub name: String,
     /// For normalised values, what 0 and what 1 stand for.
     pub zero_one: Option<(String, String)>,
-    /// How many measurements each value averages; 1 if it averages none.
+    /// How many measurements each value averages; 1 if it averages none. Where cells are missing the
+    /// values differ in it: then their mean, rounded.
     pub n: usize,
+    /// The same, not rounded: for the mean of a mean.
+    each: f64,
     /// Lower and upper bounds of the values, and how they were found.
     pub interval: Option<Interval>,
     /// True where a cell does not exist.
@@ -110,6 +113,7 @@ impl Grid {
             name: String::new(),
             zero_one: None,
             n: 1,
+            each: 1.0,
             interval: None,
             missing: None,
             provenance: BTreeMap::new(),

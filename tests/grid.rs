@@ -80,6 +80,17 @@ fn a_mean_leaves_out_cells_that_do_not_exist() {
 }
 
 #[test]
+fn the_mean_of_ragged_prompts_counts_the_tokens_that_are_there() {
+    let nan = f64::NAN;
+    let values = array![[1.0, 2.0, 3.0], [5.0, nan, nan]];
+    let loss = Grid::from_array(values, &[Axis::Batch, Axis::Pos], "nats").unwrap();
+    let loss = loss.missing_where(f64::is_nan);
+    for [first, second] in [[Axis::Batch, Axis::Pos], [Axis::Pos, Axis::Batch]] {
+        assert_eq!(loss.mean(first).unwrap().mean(second).unwrap().n, 4, "{first} first");
+    }
+}
+
+#[test]
 fn a_mean_over_nothing_is_missing() {
     let grid = effect().missing_where(|value| value > 0.15).mean(Axis::Layer).unwrap();
     assert!(grid.exists(&[0]) && !grid.exists(&[2]));

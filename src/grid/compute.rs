@@ -28,7 +28,8 @@ impl Grid {
         );
         let half = (&variance / &count.mapv(|n| n.max(1.0))).mapv(|v| NORMAL_95 * v.sqrt());
         let (low, high) = (&mean.values - &half, &mean.values + &half);
-        let method = format!("95 % normal interval over {axis}");
+        let over = if axis == Axis::Batch { "prompts".to_owned() } else { axis.to_string() };
+        let method = format!("95 % normal interval over {over}");
         Ok(Grid { interval: Some(Interval { low, high, method }), ..mean })
     }
 
@@ -46,7 +47,11 @@ impl Grid {
         let off = (&values - &mean.clone().insert_axis(Nth(place))) * &here;
         let variance =
             off.mapv(|x| x * x).sum_axis(Nth(place)) / count.mapv(|n| (n - 1.0).max(1.0));
-        let averaged = count.iter().copied().fold(0.0, f64::max) as usize;
+        let cells = count.iter().filter(|n| **n > 0.0).count().max(1);
+        let averaged = (count.sum() / cells as f64).max(1.0);
+        // `n` is public: one that was set since the last mean is what counts
+        let before = if self.each.round() as usize == self.n { self.each } else { self.n as f64 };
+        let each = before * averaged;
         let mut axes = self.axes.clone();
         axes.remove(place);
         let gone = count.mapv(|n| n == 0.0);
@@ -55,10 +60,11 @@ impl Grid {
             axes,
             interval: None,
             missing: gone.iter().any(|gone| *gone).then_some(gone),
-            n: self.n * averaged.max(1),
+            n: each.round() as usize,
+            each,
             ..self.clone()
         };
-        Ok((grid.note(&axis.to_string(), &format!("mean of {averaged}")), variance, count))
+        Ok((grid.note(&axis.to_string(), &format!("mean of {averaged:.0}")), variance, count))
     }
 
     /// Every value changed by one function; bounds are dropped, for a function may turn them round.
