@@ -1,0 +1,29 @@
+//! The command line: one file a subcommand, each a `clap::Args` with a `run` of its own.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Activations of whole data sets, from this machine or from a vLLM server.
+#[derive(Debug, Parser)]
+#[command(name = "capture", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// 0 when all went well, 1 with one line on standard error when not, 2 for a call that makes no sense.
+pub(crate) fn main() -> ExitCode {
+    let outcome: Result<()> = match Cli::parse().command {};
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
