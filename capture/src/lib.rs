@@ -3,3 +3,5 @@
 //! ```text
 //! prompts (text, JSON lines, Parquet) -> engine (Model, here or served) -> shards + index | statistics
 //! ```
+
+pub mod plan;

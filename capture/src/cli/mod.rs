@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand, each a `clap::Args` with a `run` of its own.
 
+mod plan;
+
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -14,11 +16,15 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Plan(plan::Plan),
+}
 
 /// 0 when all went well, 1 with one line on standard error when not, 2 for a call that makes no sense.
 pub(crate) fn main() -> ExitCode {
-    let outcome: Result<()> = match Cli::parse().command {};
+    let outcome: Result<()> = match Cli::parse().command {
+        Command::Plan(plan) => plan.run(),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

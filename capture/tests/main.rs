@@ -1,0 +1,3 @@
+//! All tests of captures in one binary: each would link libtorch again.
+
+mod plan;
