@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`config`], [`text`], [`prompts`] | `config.json`, prompts and prompt sets: what goes in |
 //! | [`hook`] | what may be seen and changed: sites, interventions, plans, caches, metrics |
+//! | [`remote`] | the residual stream of a model that a vLLM server runs |
 //! | [`model`] | tokens -> logits; `model/forward.rs` is the page that says what a Llama does; sweeps, generation, training |
 //! | [`grid`] | numbers with named axes, labels and a unit: what every analysis returns |
 //! | [`analysis`] | from a cache, or from sweeps of a model, to a grid: one method a file |
@@ -39,12 +40,14 @@ pub mod figure;
 mod files;
 pub mod grid;
 pub mod hook;
+mod http;
 pub mod index;
 mod interrupt;
 pub mod model;
 pub mod prelude;
 pub mod prompts;
 pub mod record;
+pub mod remote;
 pub mod rng;
 pub mod show;
 mod shown;
@@ -73,6 +76,7 @@ pub use model::{
 };
 pub use prompts::{Aligned, Prompt, Prompts};
 pub use record::Record;
+pub use remote::Remote;
 pub use show::{Bar, Content, Html, Markdown, Show, Shown, clear_output, display, progress};
 pub use text::Tokens;
 pub use {anyhow, ndarray, plotly, tch};

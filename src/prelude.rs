@@ -29,6 +29,7 @@ pub use crate::interrupt::check_interrupt;
 pub use crate::model::{Chat, Generated, Model, Run, Sampling, Sweep, SweepOptions, W};
 pub use crate::prompts::Prompts;
 pub use crate::record::Record;
+pub use crate::remote::Remote;
 pub use crate::show::{Bar, Html, Markdown, Shown, clear_output, display, progress};
 pub use crate::text::Tokens;
 pub use tch::{Device, Kind, Tensor};

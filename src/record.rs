@@ -11,6 +11,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use tch::Kind;
+
+use crate::text::Tokens;
 
 pub(crate) use fingerprint::{Fingerprint, Weighed};
 
@@ -73,6 +76,27 @@ impl Record {
             .with_context(|| format!("cannot read {}", path.display()))?;
         serde_json::from_str(&text)
             .map_err(|error| anyhow::anyhow!("{}: not a record: {error}", path.display()))
+    }
+}
+
+impl Record {
+    /// Of activations that a server sent.
+    pub(crate) fn served(server: &str, kind: Kind, (tokens, plan): (&Tokens, String)) -> Self {
+        Record {
+            thalweg: env!("CARGO_PKG_VERSION").to_owned(),
+            libtorch: "the server's".to_owned(),
+            model: server.to_owned(),
+            weights: "on the server, not hashed".to_owned(),
+            config: serde_json::Value::Null,
+            kind: format!("{kind:?}"),
+            device: "the server's".to_owned(),
+            attention: "vLLM".to_owned(),
+            plan,
+            ids: tokens.ids().to_vec(),
+            pieces: tokens.pieces().to_vec(),
+            seed: None,
+            notes: Vec::new(),
+        }
     }
 }
 

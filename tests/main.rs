@@ -41,6 +41,7 @@ mod planted;
 mod precision;
 mod prompts;
 mod provenance;
+mod remote;
 mod run;
 mod signatures;
 mod statistics;

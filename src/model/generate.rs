@@ -110,6 +110,7 @@ impl Model {
         sampling: impl Into<Sampling>,
         plan: &Plan,
     ) -> Result<Generated> {
+        self.whole("generate")?;
         let sampling = sampling.into();
         sampling.check()?;
         scoped(false, || Writer::new(self, tokens, sampling, plan)?.write())

@@ -13,6 +13,7 @@ pub(crate) mod rope;
 mod run;
 mod sampling;
 mod save;
+mod served;
 mod sweep;
 mod tools;
 mod train;
@@ -30,6 +31,7 @@ use tokenizers::Tokenizer;
 use crate::config::Config;
 use crate::files::Files;
 use crate::hook::edit::Setting;
+use crate::remote::Remote;
 use crate::text::{Tokens, Vocabulary};
 use chat::Templates;
 use devices::Devices;
@@ -57,6 +59,8 @@ pub struct Model {
     vocabulary: Option<Vocabulary>,
     templates: Templates,
     source: String,
+    /// Where its blocks run, if not here.
+    served: Option<Remote>,
 }
 
 impl Model {
@@ -74,6 +78,14 @@ impl Model {
     }
 
     fn open(dir: &Path, devices: &[Device], kind: Option<Kind>) -> Result<Self> {
+        Self::read(dir, |config, files| {
+            let devices = Devices::new(devices, config.n_layers)?;
+            Weights::load((config, config.n_layers), files, &devices, kind)
+        })
+    }
+
+    /// All of a directory, its weights as `load` reads them.
+    fn read(dir: &Path, load: impl FnOnce(&Config, &Files) -> Result<Weights>) -> Result<Self> {
         ensure!(
             dir.is_dir(),
             "{} is not a directory: expected a Hugging Face model directory (a model of the hub is loaded by name with from_hub)",
@@ -82,14 +94,13 @@ impl Model {
         let config = Config::load(dir.join("config.json"))?;
         let files = Files::open_dir(dir)?;
         let _guard = tch::no_grad_guard();
-        let weights = Devices::new(devices, config.n_layers)
-            .and_then(|devices| Weights::load(&config, &files, &devices, kind))
+        let weights = load(&config, &files)
             .map_err(|error| anyhow::anyhow!("{}: {error:#}", dir.display()))?;
         let tokenizer = dir.join("tokenizer.json");
         let vocabulary =
             tokenizer.is_file().then(|| Vocabulary::load(&tokenizer, config.bos)).transpose()?;
         let (templates, source) = (Templates::load(dir)?, dir.display().to_string());
-        Ok(Model { config, weights, vocabulary, templates, source })
+        Ok(Model { config, weights, vocabulary, templates, source, served: None })
     }
 
     /// Builds a model from tensors by their names in a Hugging Face file, copying them. The
@@ -112,7 +123,7 @@ impl Model {
             Weights::from_tensors(&config, &tensors, &Devices::one(embed.device()), embed.kind())?;
         let vocabulary = tokenizer.map(|tokenizer| Vocabulary::new(tokenizer, config.bos));
         let (templates, source) = (Templates::default(), "parts".to_owned());
-        Ok(Model { config, weights, vocabulary, templates, source })
+        Ok(Model { config, weights, vocabulary, templates, source, served: None })
     }
 
     /// The dimensions and switches of `config.json`.
@@ -195,6 +206,7 @@ impl fmt::Debug for Model {
             self.config,
             self.kind(),
             self.weights.devices
-        )
+        )?;
+        self.served.iter().try_for_each(|remote| write!(f, "; blocks of {remote}"))
     }
 }

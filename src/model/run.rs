@@ -68,6 +68,9 @@ impl Model {
     /// # anyhow::Ok(())
     /// ```
     pub fn run(&self, tokens: &Tokens, plan: &Plan) -> Result<Run> {
+        if let Some(remote) = &self.served {
+            return self.run_served(remote, tokens, plan);
+        }
         let setting = self.setting(tokens);
         let program = self.noted(plan.check(setting)?, tokens, plan);
         plan.announce_records(setting);
@@ -110,6 +113,7 @@ impl Model {
 
     /// Block `layer` on a residual stream `[Batch, Pos, DModel]` of these tokens.
     pub fn block(&self, layer: usize, resid: &Tensor, tokens: &Tokens) -> Result<Tensor> {
+        self.whole("block by hand")?;
         let block = self.weights.blocks.get(layer).with_context(|| {
             format!("no layer {layer}: the model has layers 0..{}", self.config.n_layers - 1)
         })?;

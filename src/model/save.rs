@@ -11,6 +11,7 @@ impl Model {
     /// Writes `config.json`, `model.safetensors` and, where there are such, `tokenizer.json`, the chat
     /// templates and their special tokens, in the kind the weights are in. `transformers` loads the directory as a `LlamaForCausalLM`.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
+        self.whole("save")?;
         let dir = dir.as_ref();
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let mut config = self.config.clone();

@@ -58,13 +58,16 @@ impl Model {
     /// `layer` is ignored by `E`, `U` and `LnFinal`, which belong to none: give 0.
     pub fn weight(&self, which: W, layer: usize) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
-        let last = self.config.n_layers - 1;
-        let block = self.weights.blocks.get(layer).with_context(|| {
-            format!("{which:?}: no layer {layer}, the model has layers 0..{last}")
-        })?;
         let outside = matches!(which, W::E | W::U | W::LnFinal);
         ensure!(!outside || layer == 0, "{which:?} belongs to no layer: give 0, not {layer}");
-        Ok(self.view(which, block).detach().to_device(self.device()).copy())
+        if !outside {
+            self.whole(&format!("weight {which:?}"))?;
+        }
+        let last = self.config.n_layers - 1;
+        let found = self.view(which, self.weights.blocks.get(layer)).with_context(|| {
+            format!("{which:?}: no layer {layer}, the model has layers 0..{last}")
+        })?;
+        Ok(found.detach().to_device(self.device()).copy())
     }
 
     /// The same with the norm before it folded in: rows of `Q`, `K`, `V`, `Gate`, `In` and `U`
@@ -96,7 +99,17 @@ impl Model {
         Ok(directions.to_device(self.device()))
     }
 
-    fn view(&self, which: W, block: &Block) -> Tensor {
+    /// Absent: it belongs to a block, and there is none.
+    fn view(&self, which: W, block: Option<&Block>) -> Option<Tensor> {
+        match which {
+            W::E => Some(self.weights.embed.shallow_clone()),
+            W::U => Some(self.weights.unembed.tr()),
+            W::LnFinal => Some(self.weights.ln_final.shallow_clone()),
+            _ => self.view_of_block(which, block?),
+        }
+    }
+
+    fn view_of_block(&self, which: W, block: &Block) -> Option<Tensor> {
         let c = &self.config;
         let (h, g, d) = (c.n_heads as i64, c.n_kv_heads as i64, c.d_head as i64);
         let (m, f) = (c.d_model as i64, c.d_mlp as i64);
@@ -107,10 +120,8 @@ impl Model {
             Some(b) => b.narrow(0, first, n),
             None => Tensor::zeros([n], (linear.w.kind(), linear.w.device())),
         };
-        match which {
-            W::E => self.weights.embed.shallow_clone(),
-            W::U => self.weights.unembed.tr(),
-            W::LnFinal => self.weights.ln_final.shallow_clone(),
+        Some(match which {
+            W::E | W::U | W::LnFinal => return None,
             W::Ln1 => block.ln1.shallow_clone(),
             W::Ln2 => block.ln2.shallow_clone(),
             W::Q => heads(0, h),
@@ -127,7 +138,7 @@ impl Model {
             W::BGate => bias(&block.gate_up, 0, f),
             W::BIn => bias(&block.gate_up, f, f),
             W::BOut => bias(&block.down, 0, m),
-        }
+        })
     }
 
     /// Every tensor by its name in a Hugging Face file, copies of their own.
@@ -144,6 +155,7 @@ impl Model {
         &self,
         mut edit: impl FnMut(&str, &Tensor) -> Result<Tensor>,
     ) -> Result<Model> {
+        self.whole("weights edited")?;
         let mut tensors = self.named_weights();
         let mut names: Vec<_> = tensors.keys().cloned().collect();
         names.sort();
@@ -163,6 +175,7 @@ impl Model {
     /// The same model with an unembedding of its own, equal to the embedding, where the two were
     /// tied: either can then be changed alone.
     pub fn untied(&self) -> Result<Model> {
+        self.whole("untied")?;
         let mut tensors = self.named_weights();
         let embed = tensors.get("model.embed_tokens.weight").map(Tensor::copy);
         let embed = embed.context("no tensor model.embed_tokens.weight")?;

@@ -195,9 +195,10 @@ impl Weights {
         self
     }
 
-    /// Reads the weights of a directory, converting to `kind` (absent: as stored).
+    /// Reads the weights of a directory, with its first `n_layers` blocks, converting to `kind`
+    /// (absent: as stored).
     pub(crate) fn load(
-        config: &Config,
+        (config, n_layers): (&Config, usize),
         files: &Files,
         devices: &Devices,
         kind: Option<Kind>,
@@ -209,7 +210,8 @@ impl Weights {
             "config.json says {} layers, the weights hold {found} tensors in all",
             config.n_layers
         );
-        let specs = specs(config);
+        let held = &Config { n_layers, ..config.clone() };
+        let (all, specs) = (specs(config), specs(held));
         let what = |name: &str| format!("{}: {name}", files.file(name));
         for Spec { name, shape, .. } in &specs {
             let found = files
@@ -223,7 +225,7 @@ impl Weights {
                 what(name)
             );
         }
-        let known: std::collections::HashSet<_> = specs.iter().map(|s| s.name.as_str()).collect();
+        let known: std::collections::HashSet<_> = all.iter().map(|s| s.name.as_str()).collect();
         let tied_copy = |name: &str| config.tied && name == "lm_head.weight";
         for name in files.names() {
             ensure!(
@@ -233,7 +235,7 @@ impl Weights {
             );
         }
         let kind = kind.unwrap_or_else(|| stored_kind(specs.iter().map(|s| files.kind(&s.name))));
-        let weights = Self::empty(config, kind, devices);
+        let weights = Self::empty(held, kind, devices);
         let mut reading = Reading::new(files, &specs);
         for spec in &specs {
             let target = weights.view(spec.slot);
@@ -303,7 +305,8 @@ impl Weights {
 
     /// Every tensor by its name in a file, as views of the memory used here.
     pub(crate) fn named(&self, config: &Config) -> Vec<(String, Tensor)> {
-        specs(config).into_iter().map(|spec| (spec.name, self.view(spec.slot))).collect()
+        let held = Config { n_layers: self.blocks.len(), ..config.clone() };
+        specs(&held).into_iter().map(|spec| (spec.name, self.view(spec.slot))).collect()
     }
 
     fn view(&self, slot: Slot) -> Tensor {

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::names::is_commit;
 use super::place::Place;
+use crate::http::{is_local, one_line, origin};
 use crate::interrupt::Interrupt;
 
 /// Redirects that are followed.
@@ -288,19 +289,6 @@ impl fmt::Display for Unreachable {
 
 impl std::error::Error for Unreachable {}
 
-/// Scheme, host and port of an address.
-fn origin(url: &str) -> &str {
-    let host = url.find("://").map_or(0, |at| at + 3);
-    let end = url[host..].find(['/', '?', '#', '\\']).map_or(url.len(), |at| host + at);
-    &url[..end]
-}
-
-fn is_local(url: &str) -> bool {
-    let host = origin(url).split("://").nth(1).unwrap_or_default();
-    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-    ["localhost", "127.0.0.1", "[::1]"].contains(&host)
-}
-
 /// Where a redirect leads.
 fn joined(url: &str, location: &str) -> Result<String, Trouble> {
     let next = match location {
@@ -317,9 +305,4 @@ fn joined(url: &str, location: &str) -> Result<String, Trouble> {
         }
     };
     Ok(next)
-}
-
-/// A message from elsewhere as part of a line.
-pub(super) fn one_line(error: &dyn fmt::Display) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
-use super::client::{Client, Trouble, one_line};
+use super::client::{Client, Trouble};
 use super::names::is_sha256;
 use super::store::{Store, cannot_write, etag, make_parent};
+use crate::http::one_line;
 use crate::interrupt::Interrupt;
 use crate::show::Bar;
 

@@ -86,6 +86,7 @@ impl Model {
         metric: &Metric,
         options: SweepOptions,
     ) -> Result<Sweep> {
+        self.whole("sweep")?;
         ensure!(!plans.is_empty(), "sweep: no plans: expected at least one");
         metric
             .check(tokens, self.config.d_vocab)
