@@ -35,6 +35,7 @@
 #![forbid(unsafe_code)]
 
 pub mod analysis;
+mod base64;
 pub mod config;
 pub mod figure;
 mod files;

@@ -241,6 +241,85 @@ fn prompts_are_asked_for_side_by_side_and_no_more_than_said() {
 }
 
 #[test]
+fn a_server_that_steers_adds_vectors_as_a_local_model_does() {
+    let (dir, model, server) = served("served-steered", Kind::Float);
+    server.change(|state| state.steers = true);
+    let remote = server.remote();
+    assert!(remote.steers() && format!("{remote:?}").ends_with("Float, steers"));
+    let there = remote.model(&dir).unwrap();
+    let x = |i: i64| Tensor::arange(12, (Kind::Float, Device::Cpu)).sin() * i;
+    let add = |i: i64| Intervention::add(&x(i), 1.5).absolute();
+    let plans = [
+        stream().intervene(Point::ResidPost.at(1), add(1)),
+        stream().intervene([Point::ResidPost.at(0), Point::ResidPost.at(2)], add(2).pos(-1)),
+        stream().intervene(Point::ResidPost.at(2), add(1).batch([0, 2])),
+        stream().intervene(Point::ResidPost.at(2), add(1).batch(0).pos([1, 3])),
+        stream()
+            .intervene(Point::ResidPost.at(3), add(1))
+            .intervene(Point::ResidPost.at(3), add(2)),
+    ];
+    let mask = prompts().mask(Device::Cpu).unsqueeze(-1);
+    let plain = model.run(&prompts(), &stream()).unwrap();
+    for plan in &plans {
+        let (own, local) =
+            (there.run(&prompts(), plan).unwrap(), model.run(&prompts(), plan).unwrap());
+        assert_equal(&own.cache, &local.cache, 1e-5);
+        assert!(distance(&(&own.logits * &mask), &(&local.logits * &mask)) < 1e-4);
+        assert!(distance(&(&own.logits * &mask), &(&plain.logits * &mask)) > 1e-2, "{plan:?}");
+        assert_eq!(own.fired, local.fired);
+        assert_equal(&remote.run(&prompts(), plan).unwrap(), &local.cache, 1e-5);
+    }
+    let salts = server.change(|state| std::mem::take(&mut state.salts));
+    let mut different = salts.clone();
+    different.sort();
+    different.dedup();
+    assert!(different.len() == salts.len() && salts.iter().all(|salt| salt.contains("thalweg ")));
+    let written = Plan::new().intervene(Point::ResidPost.at(1), add(3));
+    let local = model.generate(&prompts(), 5, &written).unwrap().new;
+    assert_eq!(remote.generate(&prompts(), 5, &written).unwrap(), local);
+    assert_ne!(remote.generate(&prompts(), 5, &Plan::new()).unwrap(), local);
+    assert!(server.left().is_empty());
+}
+
+#[test]
+fn a_server_that_does_not_steer_is_not_believed() {
+    let (dir, _, server) = served("served-unsteered", Kind::Float);
+    let x = Tensor::ones([12], (Kind::Float, Device::Cpu));
+    let add = || Intervention::add(&x, 2.0).absolute();
+    let steered = stream().intervene(Point::ResidPost.at(1), add());
+    let there = server.remote().model(&dir).unwrap();
+    let words = ["adds to blocks.1.hook_resid_post", "capture serve --steering"];
+    says(there.run(&prompts(), &steered), &words);
+    let unrecorded = Plan::new().intervene(Point::ResidPost.at(1), add());
+    says(server.remote().generate(&prompts(), 2, &unrecorded), &words);
+    server.change(|state| state.steers = true);
+    let remote = server.remote();
+    let there = remote.model(&dir).unwrap();
+    server.faults([server::Fault::Unsteered]);
+    says(
+        there.run(&prompts().row(0).unwrap(), &steered),
+        &["steering is Some(\"none\")", "another server?"],
+    );
+    let at = |site: Point, change: Intervention| stream().intervene(site.at(1), change);
+    for plan in [
+        at(Point::ResidPost, Intervention::add(&x, 2.0)),
+        at(Point::ResidPost, add().dim(3)),
+        at(Point::ResidPre, add()),
+        at(Point::ResidPost, Intervention::zero()),
+    ] {
+        let words = ["changes blocks.1.hook_resid_p", "add(..).absolute()", "Model::load(dir)"];
+        says(there.run(&prompts(), &plan), &words);
+    }
+    let wide = Intervention::add(&Tensor::ones([13], (Kind::Float, Device::Cpu)), 1.0).absolute();
+    let wide = stream().intervene(Point::ResidPost.at(1), wide);
+    says(remote.run(&prompts(), &wide), &["the direction is [13]", "[12]"]);
+    let no_layer = stream().intervene(Point::ResidPost.at(9), add());
+    says(remote.run(&prompts(), &no_layer), &["layers 0..3"]);
+    says(remote.generate(&prompts(), 2, &stream()), &["generate records nothing here"]);
+    says(remote.generate(&prompts(), 62, &Plan::new()), &["prompt 0 has 5 tokens", "takes 2"]);
+}
+
+#[test]
 fn activations_found_elsewhere_make_a_cache() {
     fn kept<T: Clone + Send + std::fmt::Debug + 'static>() {}
     kept::<Remote>();

@@ -64,13 +64,17 @@ const STAGES: &[(&str, &[&str])] = &[
     ("index", &[]),
     ("config", &[]),
     ("record", &["show", "text"]),
+    ("base64", &[]),
     ("http", &[]),
     ("files", &[]),
     ("text", &["index"]),
     ("prompts", &["text", "index", "rng", "hook", "grid"]),
     ("hook", &["config", "text", "index", "files", "record", "interrupt"]),
     ("grid", &["hook::site", "record", "show"]),
-    ("remote", &["text", "hook", "files", "http", "record", "show", "interrupt"]),
+    (
+        "remote",
+        &["base64", "text", "hook", "index", "files", "http", "record", "show", "interrupt"],
+    ),
     (
         "model",
         &[
@@ -106,7 +110,7 @@ const STAGES: &[(&str, &[&str])] = &[
             "interrupt",
         ],
     ),
-    ("figure", &["text", "grid", "hook::site", "record", "show"]),
+    ("figure", &["base64", "text", "grid", "hook::site", "record", "show"]),
 ];
 
 #[test]

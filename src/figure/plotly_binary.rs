@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::png;
+use crate::base64::base64;
 
 /// Arrays with fewer numbers stay readable.
 const FEW: usize = 512;
@@ -43,7 +43,7 @@ fn short(array: &Value) -> Option<Value> {
     if bytes.len().div_ceil(3) * 4 >= array.to_string().len() {
         return None;
     }
-    let mut short = json!({ "dtype": "f4", "bdata": png::base64(&bytes) });
+    let mut short = json!({ "dtype": "f4", "bdata": base64(&bytes) });
     if nested {
         short["shape"] = json!(format!("{}, {width}", rows.len()));
     }

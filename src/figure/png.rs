@@ -2,6 +2,7 @@
 //! compression, so that it needs no other crate.
 
 use super::colors::Scale;
+use crate::base64::base64;
 
 /// A `data:` address of an image with one pixel a value; NaN is transparent.
 pub(super) fn data_url(rows: &[Vec<f64>], scale: &Scale) -> String {
@@ -72,17 +73,4 @@ fn crc32(bytes: &[u8]) -> u32 {
         })
     };
     !bytes.iter().fold(!0, step)
-}
-
-pub(super) fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let word = (0..3).fold(0u32, |word, i| word << 8 | u32::from(*three.get(i).unwrap_or(&0)));
-        for i in 0..4 {
-            let digit = ALPHABET[(word >> (18 - 6 * i) & 63) as usize];
-            text.push(if i <= three.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
 }

@@ -12,6 +12,7 @@ use super::scene::{Page, Picture};
 use super::sheet::legend;
 use super::style::Style;
 use super::{Chart, Content, Figure, Kind, attention, panels, png, svg, text};
+use crate::base64::base64;
 use crate::grid::{Grid, GridAxis};
 use crate::hook::site::Axis;
 use crate::show::escape;
@@ -140,7 +141,7 @@ fn payload(grid: &Grid, style: &Style) -> String {
         "colors": scale.stops,
         "absent": ABSENT,
         "causal": causal,
-        "values": png::base64(&levels),
+        "values": base64(&levels),
     })
     .to_string()
 }

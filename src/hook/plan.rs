@@ -30,7 +30,7 @@ use crate::text::Tokens;
 #[derive(Clone, Default)]
 pub struct Plan {
     pub(super) cache: Vec<Sites>,
-    interventions: Vec<(Sites, Intervention)>,
+    pub(super) interventions: Vec<(Sites, Intervention)>,
     pub(super) logits_at: Option<Positions>,
     pub(super) gradients: Option<Metric>,
     pub(super) attention: Option<Attention>,

@@ -12,9 +12,9 @@ use super::weights::Weights;
 use super::{KINDS, Model, Run, scoped};
 use crate::hook::plan::Plan;
 use crate::hook::program::Program;
-use crate::hook::residual::state_of;
+use crate::hook::residual::{Steering, state_of};
 use crate::hook::site::{Point, Site};
-use crate::hook::tap::Tap;
+use crate::hook::tap::{Fired, Tap};
 use crate::remote::Remote;
 use crate::text::Tokens;
 
@@ -85,10 +85,12 @@ impl Model {
     /// Runs a plan on states that the server gives.
     pub(super) fn run_served(&self, remote: &Remote, tokens: &Tokens, plan: &Plan) -> Result<Run> {
         let n_layers = self.config.n_layers;
-        if let Some(what) = plan.asks_of_blocks(n_layers) {
+        if let Some(what) = plan.asks_of_blocks(n_layers, remote.steers()) {
             return Err(remote.lacks(&what));
         }
-        let mut program = plan.check(self.setting(tokens))?;
+        plan.check(self.setting(tokens))?; // all of it, before what the server does is taken out
+        let added = plan.steering(tokens, n_layers, self.config.d_model)?;
+        let mut program = plan.without_steering(n_layers).check(self.setting(tokens))?;
         program.notes.push(format!(
             "the residual stream is of {remote}, in {:?}; the weights' hash is of embedding, final norm and unembedding",
             remote.kind()
@@ -100,8 +102,12 @@ impl Model {
             remote.url(),
             remote.states()
         );
-        let states = self.states(remote, tokens, plan)?;
-        scoped(false, || self.after_blocks(tokens, &program, &states))
+        let states = self.states(remote, tokens, plan, &added)?;
+        let mut run = scoped(false, || self.after_blocks(tokens, &program, &states))?;
+        let steered =
+            added.into_iter().map(|one| Fired { site: one.site, intervention: one.label });
+        run.fired = steered.chain(run.fired).collect();
+        Ok(run)
     }
 
     /// The states that a plan needs, by number; the embeddings are compared with those of this model.
@@ -110,6 +116,7 @@ impl Model {
         remote: &Remote,
         tokens: &Tokens,
         plan: &Plan,
+        added: &[Steering],
     ) -> Result<BTreeMap<usize, Tensor>> {
         let n_layers = self.config.n_layers;
         let recorded = plan.recorded_sites(n_layers).into_iter().filter_map(state_of);
@@ -117,7 +124,7 @@ impl Model {
         let mut wanted: Vec<usize> = recorded.chain(first).chain([n_layers]).collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let read = remote.read(tokens, &wanted)?.into_iter();
+        let read = remote.read(tokens, &wanted, added)?.into_iter();
         let here = read.map(|x| x.to_device(self.device()).to_kind(self.kind()));
         let states: BTreeMap<usize, Tensor> = wanted.into_iter().zip(here).collect();
         if let Some(sent) = states.get(&0) {

@@ -15,6 +15,8 @@ use crate::http::one_line;
 
 /// What our connector writes into `format`.
 const FORMAT: &str = "thalweg residuals 1";
+/// What it writes into `steering` where vectors can be added.
+const STEERS: &str = "vllm-lens";
 /// Bytes of a header: two tensors and four lines.
 const HEADER: u64 = 1 << 16;
 /// Bytes of the answer to the first question, one token: the size of the model is not known yet.
@@ -30,6 +32,8 @@ pub(super) struct Shape {
     /// Which states it shows, ascending: `k` is the stream after `k` blocks.
     pub(super) states: Vec<usize>,
     pub(super) kind: Kind,
+    /// Whether it can add vectors to the stream.
+    pub(super) steers: bool,
 }
 
 impl Shape {
@@ -144,7 +148,8 @@ impl Left {
         );
         let kind = files.kind("hidden_states").unwrap_or(Kind::Int64);
         ensure!(kind != Kind::Int64, "{path}: hidden_states holds whole numbers");
-        let shape = Shape { n_layers, d_model: size[2] as usize, states, kind };
+        let steers = files.note("steering") == Some(STEERS);
+        let shape = Shape { n_layers, d_model: size[2] as usize, states, kind, steers };
         self.check(&files, &shape, ids)?;
         self.remove();
         Ok(shape)
@@ -187,6 +192,11 @@ impl Left {
                 "{path}: {name} is {shown}, expected {kind:?} {size:?}"
             );
         }
+        ensure!(
+            (files.note("steering") == Some(STEERS)) == shape.steers,
+            "{path}: steering is {:?}, before it was another: another server?",
+            files.note("steering").map(|text| one_line(&text))
+        );
         ensure!(
             files.note("layers") == Some(layers.as_str()),
             "{path}: layers are {:?}, before they were {layers}: another server?",

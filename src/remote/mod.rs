@@ -9,25 +9,23 @@
 
 mod answer;
 mod client;
+mod rows;
+mod steering;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::hook::cache::Cache;
 use crate::hook::plan::Plan;
-use crate::hook::residual::state_of;
+use crate::hook::residual::{Steering, state_of};
 use crate::http::one_line;
-use crate::interrupt::Interrupt;
 use crate::record::{Origin, Record};
-use crate::show::Bar;
 use crate::text::Tokens;
 use answer::{Left, Shape};
 use client::{Client, Trouble};
@@ -82,11 +80,12 @@ impl Remote {
         })?;
         let (name, longest) =
             (name.to_owned(), first["max_model_len"].as_u64().map(|n| n as usize));
-        let shape = Shape { n_layers: 0, d_model: 0, states: Vec::new(), kind: Kind::Float };
+        let shape =
+            Shape { n_layers: 0, d_model: 0, states: Vec::new(), kind: Kind::Float, steers: false };
         let mut remote =
             Remote { client, shared, name, shape, longest, in_flight: 16, largest: 8 << 30 };
         remote.shape = remote.client.patiently(&stop, || {
-            let left = remote.asked(&[0], &stop)?;
+            let (left, _) = remote.asked(&[0], 1, None, &stop)?;
             left.shape(&[0]).map_err(|error| remote.client.fault(&format!("{error:#}")))
         })?;
         Ok(remote)
@@ -142,17 +141,24 @@ impl Remote {
         self.shape.kind
     }
 
+    /// Whether the server can add vectors to the stream (`capture serve --steering`): then
+    /// `Intervention::add(&direction, factor).absolute()` at `ResidPost` works in plans.
+    pub fn steers(&self) -> bool {
+        self.shape.steers
+    }
+
     /// Which states the server shows, ascending: `k` is the stream after `k` blocks, 0 the embedding.
     pub fn states(&self) -> &[usize] {
         &self.shape.states
     }
 
     /// The residual stream of these prompts at the sites that the plan records (`Embed`, `ResidPre`,
-    /// `ResidPost`), each `[Batch, Pos, DModel]` on the CPU, in the server's kind. What a server
-    /// cannot give (patterns, gradients, interventions) is an error.
+    /// `ResidPost`), each `[Batch, Pos, DModel]` on the CPU, in the server's kind. A server that
+    /// [steers](Self::steers) takes `Intervention::add(..).absolute()` at `ResidPost`. What a server
+    /// cannot give (patterns, gradients, other interventions) is an error.
     pub fn run(&self, tokens: &Tokens, plan: &Plan) -> Result<Cache> {
         let n_layers = self.n_layers();
-        if let Some(what) = plan.asks_beyond_the_stream(n_layers) {
+        if let Some(what) = plan.asks_beyond_the_stream(n_layers, self.shape.steers) {
             return Err(self.lacks(&what));
         }
         let sites = plan.recorded_sites(n_layers);
@@ -162,7 +168,8 @@ impl Remote {
             self.url()
         );
         let wanted: Vec<usize> = sites.iter().filter_map(|site| state_of(*site)).collect();
-        let states = self.read(tokens, &wanted)?;
+        let added = plan.steering(tokens, n_layers, self.d_model())?;
+        let states = self.read(tokens, &wanted, &added)?;
         let parts = sites.into_iter().zip(states.iter().map(Tensor::shallow_clone)).collect();
         let mut cache = Cache::from_parts(tokens, n_layers, parts)?;
         cache.set_origin(Origin::known(self.record(tokens, plan)));
@@ -177,90 +184,98 @@ impl Remote {
         )
     }
 
-    /// These states of every prompt, `[Batch, Pos, DModel]` each, zeros at padding; several prompts
-    /// are asked for at once.
-    pub(crate) fn read(&self, tokens: &Tokens, wanted: &[usize]) -> Result<Vec<Tensor>> {
+    /// These states of every prompt, `[Batch, Pos, DModel]` each, zeros at padding, with these vectors
+    /// added to the stream; several prompts are asked for at once.
+    pub(crate) fn read(
+        &self,
+        tokens: &Tokens,
+        wanted: &[usize],
+        added: &[Steering],
+    ) -> Result<Vec<Tensor>> {
         self.check(tokens, wanted)?;
         let (batch, width, d) = (tokens.batch(), tokens.width() as i64, self.d_model() as i64);
         let options = (self.kind(), Device::Cpu);
         let all = wanted.iter().map(|_| Tensor::zeros([batch as i64, width, d], options));
         let all: Vec<Tensor> = all.collect();
-        let stop = Arc::new(AtomicBool::new(false));
-        let answers = self.ask_all(tokens, wanted, &stop);
-        let (interrupt, mut bar) = (Interrupt::new(), Bar::new("served", batch).unit("prompts"));
-        let mut done = 0;
-        while done < batch {
-            let checked = interrupt.check(|| format!("interrupted at prompt {done} of {batch}"));
-            let next =
-                checked.and_then(|()| match answers.recv_timeout(Duration::from_millis(100)) {
-                    Err(RecvTimeoutError::Timeout) => Ok(None),
-                    Err(RecvTimeoutError::Disconnected) => {
-                        Err(anyhow!("{}: a reader ended", self.url()))
-                    }
-                    Ok((row, answer)) => match answer {
-                        Ok(states) => Ok(Some((row, states))),
-                        Err(error) => Err(anyhow!("prompt {row}: {error:#}")),
-                    },
-                });
-            match next {
-                Ok(None) => {}
-                Ok(Some((row, states))) => {
-                    let start = tokens.padding(row) as i64;
-                    for (whole, state) in all.iter().zip(states) {
-                        let own = whole.get(row as i64).narrow(0, start, state.size()[0]);
-                        own.shallow_clone().copy_(&state);
-                    }
-                    (done, _) = (done + 1, bar.add(1));
-                }
-                Err(error) => {
-                    stop.store(true, Ordering::Relaxed); // the others end by themselves
-                    return Err(error);
-                }
+        let (states, said) = (wanted.to_vec(), extras(added, batch));
+        let one = move |remote: &Remote, row: usize, ids: &[i64], stop: &AtomicBool| {
+            remote.client.patiently(stop, || {
+                let (left, _) = remote.asked(ids, 1, said[row].as_ref(), stop)?;
+                left.states(&remote.shape, ids, &states)
+                    .map_err(|error| remote.client.fault(&format!("{error:#}")))
+            })
+        };
+        rows::each(self, tokens, one, |row, states| {
+            let start = tokens.padding(row) as i64;
+            for (whole, state) in all.iter().zip(states) {
+                let own = whole.get(row as i64).narrow(0, start, state.size()[0]);
+                own.shallow_clone().copy_(&state);
             }
-        }
-        bar.finish();
+        })?;
         Ok(all)
     }
 
-    /// Readers that each take the next prompt until there is none.
-    fn ask_all(
-        &self,
-        tokens: &Tokens,
-        wanted: &[usize],
-        stop: &Arc<AtomicBool>,
-    ) -> mpsc::Receiver<(usize, Result<Vec<Tensor>>)> {
-        let (sender, receiver) = mpsc::channel();
-        let rows = Arc::new(Mutex::new(tokens.ids().to_vec().into_iter().enumerate()));
-        for _ in 0..self.in_flight.min(tokens.batch()) {
-            let (remote, wanted) = (self.clone(), wanted.to_vec());
-            let (sender, rows, stop) = (sender.clone(), Arc::clone(&rows), Arc::clone(stop));
-            std::thread::spawn(move || {
-                let next = || rows.lock().unwrap_or_else(PoisonError::into_inner).next();
-                while let Some((row, ids)) = next() {
-                    let answer = remote.one(&ids, &wanted, &stop);
-                    if sender.send((row, answer)).is_err() || stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                }
-            });
+    /// The `n` most likely next tokens, one after the other, of each prompt, past an end-of-text token
+    /// too. What the plan adds to the stream (`ResidPost`, `add(..).absolute()`) acts in prompt and
+    /// generated text alike, or at the positions named; it may record nothing.
+    ///
+    /// ```no_run
+    /// # use thalweg::{Intervention, Plan, Point, Remote};
+    /// # let remote = Remote::connect("http://node-7:8000", "/shared")?;
+    /// let model = remote.model("Llama-3.1-70B")?;
+    /// let direction = model.logit_directions(&[model.token(" Paris")?])?.squeeze_dim(0);
+    /// let plan = Plan::new().intervene(Point::ResidPost.at(40), Intervention::add(&direction, 8.0).absolute());
+    /// let ids = remote.generate(&model.tokens("I think that")?, 20, &plan)?;
+    /// # thalweg::anyhow::Ok(())
+    /// ```
+    pub fn generate(&self, tokens: &Tokens, n: usize, plan: &Plan) -> Result<Vec<Vec<i64>>> {
+        ensure!(n > 0, "generate: no tokens asked for, expected one at least");
+        ensure!(
+            plan.records_nothing(),
+            "{}: generate records nothing here: Remote::run does",
+            self.url()
+        );
+        if let Some(what) = plan.asks_beyond_the_stream(self.n_layers(), self.shape.steers) {
+            return Err(self.lacks(&what));
         }
-        receiver
+        self.check_lengths(tokens, n)?;
+        let added = plan.steering(tokens, self.n_layers(), self.d_model())?;
+        let said = extras(&added, tokens.batch());
+        let one = move |remote: &Remote, row: usize, ids: &[i64], stop: &AtomicBool| {
+            remote.client.patiently(stop, || {
+                let (left, answer) = remote.asked(ids, n, said[row].as_ref(), stop)?;
+                let checked = left.states(&remote.shape, ids, &[]);
+                checked.map_err(|error| remote.client.fault(&format!("{error:#}")))?;
+                let found = serde_json::from_value(answer["choices"][0]["token_ids"].clone());
+                let found: Option<Vec<i64>> = found.ok().filter(|ids: &Vec<i64>| ids.len() == n);
+                found.ok_or_else(|| {
+                    remote
+                        .client
+                        .fault(&format!("it answered without the ids of {n} generated tokens"))
+                })
+            })
+        };
+        let mut all = vec![Vec::new(); tokens.batch()];
+        rows::each(self, tokens, one, |row, ids| all[row] = ids)?;
+        Ok(all)
     }
 
-    /// One prompt's states, `[Pos, DModel]` each.
-    fn one(&self, ids: &[i64], wanted: &[usize], stop: &AtomicBool) -> Result<Vec<Tensor>> {
-        self.client.patiently(stop, || {
-            let left = self.asked(ids, stop)?;
-            left.states(&self.shape, ids, wanted)
-                .map_err(|error| self.client.fault(&format!("{error:#}")))
-        })
-    }
-
-    /// Asks for one prompt; the file that the server left.
-    fn asked(&self, ids: &[i64], stop: &AtomicBool) -> Result<Left, Trouble> {
-        let body = json!({
-            "model": self.name, "prompt": ids, "max_tokens": 1, "temperature": 0.0,
+    /// Asks for one prompt and `n` tokens after it; the file that the server left, and its answer.
+    fn asked(
+        &self,
+        ids: &[i64],
+        n: usize,
+        said: Option<&Value>,
+        stop: &AtomicBool,
+    ) -> Result<(Left, Value), Trouble> {
+        let mut body = json!({
+            "model": self.name, "prompt": ids, "max_tokens": n, "temperature": 0.0,
         });
+        let more = json!({"return_token_ids": true, "ignore_eos": true});
+        let more = Some(&more).filter(|_| n > 1 || said.is_some()).into_iter().chain(said);
+        for (key, value) in more.filter_map(Value::as_object).flatten() {
+            body[key] = value.clone();
+        }
         let answer = self.client.ask("/v1/completions", Some(&body))?;
         let left = &answer["kv_transfer_params"]["hidden_states_path"];
         let name = left.as_str().ok_or_else(|| {
@@ -269,7 +284,8 @@ impl Remote {
         })?;
         let wait = |left: &Left| left.wait(self.client.time_out, stop);
         let left = Left::named(&self.shared, name).and_then(|left| wait(&left).map(|()| left));
-        left.map_err(|error| self.client.fault(&format!("{error:#}")))
+        let left = left.map_err(|error| self.client.fault(&format!("{error:#}")))?;
+        Ok((left, answer))
     }
 
     fn check(&self, tokens: &Tokens, wanted: &[usize]) -> Result<()> {
@@ -281,13 +297,7 @@ impl Remote {
                 self.n_layers()
             );
         }
-        if let Some(longest) = self.longest {
-            let long = tokens.lens().iter().position(|len| *len >= longest);
-            if let Some(row) = long {
-                let len = tokens.lens()[row];
-                anyhow::bail!("prompt {row} has {len} tokens, {url} takes {}", longest - 1);
-            }
-        }
+        self.check_lengths(tokens, 1)?;
         let cells = (tokens.batch() * tokens.width()) as u64;
         let size = (self.d_model() * self.kind().elt_size_in_bytes()) as u64;
         let bytes = cells * size * wanted.len() as u64;
@@ -300,6 +310,17 @@ impl Remote {
             bytes.max(file),
             self.largest
         );
+        Ok(())
+    }
+
+    /// The server computes `n` tokens after each prompt.
+    fn check_lengths(&self, tokens: &Tokens, n: usize) -> Result<()> {
+        let Some(most) = self.longest.map(|longest| longest.saturating_sub(n)) else {
+            return Ok(());
+        };
+        for (row, len) in tokens.lens().into_iter().enumerate() {
+            ensure!(len <= most, "prompt {row} has {len} tokens, {} takes {most}", self.url());
+        }
         Ok(())
     }
 
@@ -317,11 +338,18 @@ impl fmt::Display for Remote {
 
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { n_layers, d_model, states, kind } = &self.shape;
+        let Shape { n_layers, d_model, states, kind, steers } = &self.shape;
         write!(f, "Remote {self}: {n_layers} layers, width {d_model}, {kind:?}")?;
         if states.len() <= *n_layers {
             write!(f, ", shows {states:?}")?;
         }
-        Ok(())
+        f.write_str(if *steers { ", steers" } else { "" })
     }
+}
+
+/// What each row's request says beside its prompt.
+fn extras(added: &[Steering], rows: usize) -> Vec<Option<Value>> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let salt = format!("{} {now}", std::process::id());
+    (0..rows).map(|row| steering::of_row(added, row, &salt)).collect()
 }

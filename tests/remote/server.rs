@@ -13,7 +13,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use thalweg::anyhow::Result;
 use thalweg::tch::{Kind, Tensor};
-use thalweg::{Model, Plan, Point, Remote, Site, Tokens};
+use thalweg::{Intervention, Model, Plan, Point, Remote, Site, Tokens};
 
 /// What goes wrong with one prompt.
 #[derive(Debug, Clone)]
@@ -58,6 +58,8 @@ pub(crate) enum Fault {
     FewerStates,
     /// The states in another kind.
     Kind(Kind),
+    /// What is to be added to the stream is ignored.
+    Unsteered,
     /// An entry of the metadata is changed.
     Note(&'static str, String),
 }
@@ -74,6 +76,10 @@ pub(crate) struct State {
     most: usize,
     now: usize,
     pub(crate) longest: usize,
+    /// Whether vectors can be added to the stream.
+    pub(crate) steers: bool,
+    /// Salts of the requests that asked for that.
+    pub(crate) salts: Vec<String>,
     /// Before each answer.
     pub(crate) pause: Duration,
 }
@@ -99,6 +105,8 @@ impl Server {
             most: 0,
             now: 0,
             longest: 64,
+            steers: false,
+            salts: Vec::new(),
             pause: Duration::ZERO,
         };
         let server = Server { state: Arc::new(Mutex::new(state)), url, shared: shared.to_owned() };
@@ -168,8 +176,9 @@ impl Server {
     }
 
     fn complete(&self, stream: &TcpStream, body: &Value) -> Result<()> {
-        assert_eq!((&body["max_tokens"], &body["model"]), (&json!(1), &json!("tiny")));
+        assert_eq!(body["model"], "tiny");
         let ids: Vec<i64> = serde_json::from_value(body["prompt"].clone())?;
+        let n = body["max_tokens"].as_u64().unwrap() as usize;
         let (fault, model, states, number, pause) = self.change(|state| {
             state.asked.push(ids.clone());
             let fault = state.faults.pop_front();
@@ -179,7 +188,22 @@ impl Server {
         let name = format!("{}-{number}-{}.safetensors", ids.len(), stream.peer_addr()?.port());
         let path = self.shared.join(&name);
         let mut file = File { name, path, delay: Duration::ZERO };
-        let plain = |ids: &[i64]| bytes(&model, ids, ids, &states, None, &[]);
+        let steers = self.change(|state| state.steers);
+        let plan = match body["vllm_xargs"]["apply_steering_vectors"].as_str() {
+            Some(text) if steers => {
+                self.change(|state| state.salts.push(body["cache_salt"].to_string()));
+                added(text)?
+            }
+            _ => Plan::new(),
+        };
+        let plan = if matches!(fault, Some(Fault::Unsteered)) { Plan::new() } else { plan };
+        let note = if steers { "vllm-lens" } else { "none" };
+        let note = match fault {
+            Some(Fault::Unsteered) => "none",
+            _ => note,
+        };
+        let own = [("steering", note.to_owned())];
+        let plain = |ids: &[i64]| bytes((&model, &plan), ids, ids, &states, None, &own);
         let bytes = match &fault {
             Some(Fault::Killed) => return Ok(stream.shutdown(std::net::Shutdown::Both)?),
             Some(Fault::KilledInside) => return half(stream),
@@ -199,9 +223,11 @@ impl Server {
             Some(Fault::StatesOf(other)) => bytes_of(&model, other, &ids, &states)?,
             Some(Fault::FileOf(other)) => plain(other)?,
             Some(Fault::FewerStates) => bytes_of(&model, &ids, &ids, &states[..states.len() - 1])?,
-            Some(Fault::Kind(kind)) => bytes(&model, &ids, &ids, &states, Some(*kind), &[])?,
+            Some(Fault::Kind(kind)) => {
+                bytes((&model, &plan), &ids, &ids, &states, Some(*kind), &[])?
+            }
             Some(Fault::Note(key, text)) => {
-                bytes(&model, &ids, &ids, &states, None, &[(*key, text.clone())])?
+                bytes((&model, &plan), &ids, &ids, &states, None, &[(*key, text.clone())])?
             }
             _ => plain(&ids)?,
         };
@@ -209,7 +235,11 @@ impl Server {
             Some(Fault::Late(time)) => *time,
             _ => Duration::ZERO,
         };
-        file.leave(stream, &bytes, fault.as_ref())
+        let written = match n {
+            1 => Vec::new(),
+            _ => model.generate(&Tokens::from_ids(&[ids])?, n, &plan)?.new.remove(0),
+        };
+        file.leave(stream, &bytes, fault.as_ref(), &written)
     }
 }
 
@@ -221,7 +251,13 @@ struct File {
 }
 
 impl File {
-    fn leave(&self, stream: &TcpStream, bytes: &[u8], fault: Option<&Fault>) -> Result<()> {
+    fn leave(
+        &self,
+        stream: &TcpStream,
+        bytes: &[u8],
+        fault: Option<&Fault>,
+        written: &[i64],
+    ) -> Result<()> {
         let mut name = self.name.clone();
         match fault {
             Some(Fault::NoFile) => {}
@@ -239,7 +275,7 @@ impl File {
             _ if self.delay.is_zero() => put(&self.path, bytes)?,
             _ => {}
         }
-        let answer = json!({"choices": [], "kv_transfer_params": {"hidden_states_path": name}});
+        let answer = json!({"choices": [{"token_ids": written}], "kv_transfer_params": {"hidden_states_path": name}});
         respond(stream, 200, answer.to_string().as_bytes());
         if !self.delay.is_zero() {
             std::thread::sleep(self.delay);
@@ -257,12 +293,53 @@ fn put(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn bytes_of(model: &Model, run: &[i64], named: &[i64], states: &[usize]) -> Result<Vec<u8>> {
-    bytes(model, run, named, states, None, &[])
+    bytes((model, &Plan::new()), run, named, states, None, &[])
+}
+
+/// A plan of what a request asks to be added.
+fn added(text: &str) -> Result<Plan> {
+    let list: Vec<Value> = serde_json::from_str(text)?;
+    let mut plan = Plan::new();
+    for entry in list {
+        let activations = &entry["activations"];
+        assert_eq!((&activations["dtype"], &entry["scale"]), (&json!("float32"), &json!(1.0)));
+        let bytes = decoded(activations["data"].as_str().unwrap());
+        let shape: Vec<i64> = serde_json::from_value(activations["shape"].clone())?;
+        let rows = Tensor::from_data_size(&bytes, &shape, Kind::Float).flatten(0, -2);
+        let layers: Vec<usize> = serde_json::from_value(entry["layer_indices"].clone())?;
+        let add = Intervention::add(&rows.get(0), 1.0).absolute();
+        let add = match entry["position_indices"].as_array() {
+            Some(places) => {
+                add.pos(places.iter().map(|at| at.as_i64().unwrap()).collect::<Vec<_>>())
+            }
+            None => add,
+        };
+        plan = plan.intervene(Point::ResidPost.at(layers[0]), add);
+    }
+    Ok(plan)
+}
+
+/// Base64 read back.
+fn decoded(text: &str) -> Vec<u8> {
+    let digit = |c: u8| match c {
+        b'A'..=b'Z' => c - b'A',
+        b'a'..=b'z' => c - b'a' + 26,
+        b'0'..=b'9' => c - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let mut bytes = Vec::new();
+    for four in text.as_bytes().chunks(4) {
+        let kept = four.iter().filter(|c| **c != b'=').count();
+        let word = four.iter().fold(0u32, |word, c| word << 6 | u32::from(digit(*c)) & 63);
+        bytes.extend(&word.to_be_bytes()[1..kept]);
+    }
+    bytes
 }
 
 /// The file: the states of `run`, said to be those of `named`.
 fn bytes(
-    model: &Model,
+    (model, plan): (&Model, &Plan),
     run: &[i64],
     named: &[i64],
     states: &[usize],
@@ -270,7 +347,7 @@ fn bytes(
     notes: &[(&str, String)],
 ) -> Result<Vec<u8>> {
     let tokens = Tokens::from_ids(&[run.to_vec()])?;
-    let plan = Plan::new().cache(Point::ResidPost).cache(Site::Embed);
+    let plan = plan.clone().cache(Point::ResidPost).cache(Site::Embed);
     let cache = model.run(&tokens, &plan)?.cache;
     let state = |k: &usize| match k {
         0 => cache.get(Site::Embed),
