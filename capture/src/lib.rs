@@ -3,5 +3,32 @@
 //! ```text
 //! prompts (text, JSON lines, Parquet) -> engine (Model, here or served) -> shards + index | statistics
 //! ```
+//!
+//! | place | what it does |
+//! |---|---|
+//! | [`prompts`] | rows of a prompt file, one at a time |
+//! | [`manifest`] | `capture.json`: all that decides what is captured |
+//! | [`capture`], `units`, `batches` | the work: who makes which shard, and what is run at once |
+//! | `shard`, `index`, `disk` | files that are whole or not there |
+//! | [`captured`] | reading them again |
+//! | [`plan`] | what a capture will take, on paper |
 
+mod batches;
+pub mod capture;
+pub mod captured;
+mod disk;
+mod index;
+pub mod manifest;
 pub mod plan;
+pub mod prompts;
+mod shard;
+mod sites;
+pub mod statistics;
+mod units;
+
+pub use capture::{Capture, Done};
+pub use captured::{Captured, Place};
+pub use manifest::{Manifest, Totals, Which, parse_kind};
+pub use prompts::{Prompt, Prompts};
+pub use sites::parse_sites;
+pub use units::{Stop, Worker};

@@ -1,3 +1,7 @@
 //! All tests of captures in one binary: each would link libtorch again.
 
 mod plan;
+mod reader;
+mod resume;
+mod sources;
+mod support;

@@ -1,6 +1,8 @@
 //! The command line: one file a subcommand, each a `clap::Args` with a `run` of its own.
 
+mod ask;
 mod plan;
+mod run;
 
 use std::process::ExitCode;
 
@@ -17,12 +19,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Run),
     Plan(plan::Plan),
 }
 
 /// 0 when all went well, 1 with one line on standard error when not, 2 for a call that makes no sense.
 pub(crate) fn main() -> ExitCode {
     let outcome: Result<()> = match Cli::parse().command {
+        Command::Run(run) => run.run(),
         Command::Plan(plan) => plan.run(),
     };
     match outcome {
