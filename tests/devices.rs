@@ -1,6 +1,9 @@
 //! A model whose layers lie in pieces over several devices is the same model. Here every piece lies
 //! on the CPU, so that all numbers must agree to the last bit.
 
+mod methods;
+mod trained;
+
 use std::path::PathBuf;
 
 use thalweg::tch::{Device, Kind, Tensor};

@@ -237,7 +237,7 @@ impl<'a> Writer<'a> {
         let (cache, fired) = tap.finish()?;
         self.keep(cache, n == width)?;
         self.fired.extend(fired);
-        Ok(logits.select(1, -1))
+        Ok(logits.select(1, -1).to_device(model.device()))
     }
 
     /// The plan for a pass over the last `n` positions; keys and values are always recorded.

@@ -71,7 +71,9 @@ impl AdamW {
         Interrupt::new().check(at)?;
         let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
         let _guard = tch::no_grad_guard();
-        let norms: Vec<Tensor> = gradients.iter().map(Tensor::norm).collect();
+        // Of a model in pieces, gradients lie on several devices, and one sum needs one.
+        let norms: Vec<Tensor> =
+            gradients.iter().map(|g| g.norm().to_device(loss.device())).collect();
         let norm = Tensor::stack(&norms, 0).norm().double_value(&[]);
         ensure!(norm.is_finite(), "the gradient of the loss is {norm}: lower the learning rate");
         self.steps += 1;

@@ -238,7 +238,8 @@ impl<'a> Base<'a> {
             tap.set_rows(&line.prompts);
         }
         let Some(x) = x else { return Ok(Vec::new()) };
-        let logits = self.logits(&x, &line.prompts, &program, &mut tap)?;
+        // The unembedding may lie elsewhere; the unedited run's logits lie where the tokens do.
+        let logits = self.logits(&x, &line.prompts, &program, &mut tap)?.to_device(device);
         tap.finish()?;
         self.check_unedited(&logits, layout.rows[0].1)?;
         let each = cells.iter().enumerate().map(|(place, cell)| {
@@ -303,14 +304,16 @@ impl<'a> Base<'a> {
         let first = self.width() - x.size()[1];
         // A prompt whose column lies before what is computed is not changed by any of the plans.
         let places: Vec<i64> = columns.iter().map(|at| (at - first).max(0)).collect();
-        let places = Tensor::from_slice(&places).to_device(x.device()).index_select(0, prompts);
+        let places = Tensor::from_slice(&places).to_device(prompts.device());
+        let places = places.index_select(0, prompts);
         let places = places.unsqueeze(1);
         let edited = !program.at(Site::Logits).edits.is_empty();
         if !edited {
             return self.pass.unembed(x, Some(&places), tap);
         }
         let all = self.pass.unembed(x, None, tap)?;
-        let index = places.unsqueeze(-1).expand([-1, 1, all.size()[2]], false);
+        let index = places.to_device(all.device()).unsqueeze(-1);
+        let index = index.expand([-1, 1, all.size()[2]], false);
         Ok(all.gather(1, &index, false))
     }
 
