@@ -2,6 +2,7 @@
 //! errors for what a server cannot give.
 
 mod faults;
+mod file;
 mod server;
 
 use std::path::PathBuf;

@@ -74,6 +74,7 @@ fn nobody_there_and_somebody_else_are_told_apart() {
 #[test]
 fn refusals_are_told_in_one_plain_line() {
     let (server, remote) = quick("fault-refused");
+    let remote = remote.time_out(Duration::from_secs(20));
     let nasty = "no\nsuch\u{1b}[31m <script>model</script>".to_owned() + &"x".repeat(5000);
     server.faults([Fault::Refused(400, nasty)]);
     let text = message(remote.run(&one(), &stream()));
