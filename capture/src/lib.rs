@@ -12,6 +12,7 @@
 //! | `shard`, `index`, `disk` | files that are whole or not there |
 //! | [`captured`] | reading them again |
 //! | [`plan`] | what a capture will take, on paper |
+//! | [`serve`], [`widen`] | a vLLM server that writes residuals, and models with heads that its kernels take |
 
 mod batches;
 pub mod capture;
@@ -21,10 +22,12 @@ mod index;
 pub mod manifest;
 pub mod plan;
 pub mod prompts;
+pub mod serve;
 mod shard;
 mod sites;
 pub mod statistics;
 mod units;
+pub mod widen;
 
 pub use capture::{Capture, Done};
 pub use captured::{Captured, Place};

@@ -76,7 +76,11 @@ class ThalwegConnector(KVConnectorBase_V1, SupportsHMA):
             "layers": ",".join(str(layer) for layer in layers),
             "n_layers": str(vllm_config.model_config.get_total_num_hidden_layers()),
             "model": served_name(vllm_config.model_config),
+            "steering": "vllm-lens" if steers(vllm_config) else "none",
         }
+        if steers(vllm_config) and vllm_config.cache_config.enable_prefix_caching:
+            # Pages of a steered prompt would be taken for those of the plain one.
+            raise ValueError("steering through vllm-lens needs --no-enable-prefix-caching")
         self.group = group_of_states(kv_cache_config)
         self.pending = []  # scheduler's side
         self.states = None  # worker's side: [block, state, place in block, DModel]
@@ -185,6 +189,11 @@ class ThalwegConnector(KVConnectorBase_V1, SupportsHMA):
 def served_name(model_config):
     name = model_config.served_model_name
     return name if isinstance(name, str) else name[0]
+
+
+def steers(vllm_config):
+    """Whether the plugin vllm-lens is in this engine."""
+    return "vllm_lens" in (vllm_config.parallel_config.worker_extension_cls or "")
 
 
 def group_of_states(kv_cache_config):

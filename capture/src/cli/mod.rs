@@ -3,6 +3,8 @@
 mod ask;
 mod plan;
 mod run;
+mod serve;
+mod widen;
 
 use std::process::ExitCode;
 
@@ -21,6 +23,8 @@ struct Cli {
 enum Command {
     Run(run::Run),
     Plan(plan::Plan),
+    Serve(serve::Serve),
+    Widen(widen::Widen),
 }
 
 /// 0 when all went well, 1 with one line on standard error when not, 2 for a call that makes no sense.
@@ -28,6 +32,8 @@ pub(crate) fn main() -> ExitCode {
     let outcome: Result<()> = match Cli::parse().command {
         Command::Run(run) => run.run(),
         Command::Plan(plan) => plan.run(),
+        Command::Serve(serve) => serve.run(),
+        Command::Widen(widen) => widen.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,6 +10,7 @@
 //! - [`toolchain`], [`python`], [`libtorch`], [`kernel`], [`notebook`]: the five things set up
 //! - [`settings`]: what a kernel is told of all that
 //! - [`setup`]: all of them in order; [`lab`], [`verify`]: the two commands
+//! - [`vllm`]: the engine that serves models to `Remote`, for CPUs
 //! - [`install`], [`doctor`]: the kernel for every Jupyter of this user; what is there and what is missing
 
 pub mod browser;
@@ -29,3 +30,4 @@ pub mod store;
 pub mod toolchain;
 pub mod tree;
 pub mod verify;
+pub mod vllm;

@@ -69,6 +69,15 @@ impl Python {
 
 /// The entry of the environment, keyed by the lists, the interpreter and its version.
 fn environment(places: &Places) -> Result<(PathBuf, (u32, u32))> {
+    let (asked, version) = asked()?;
+    let read = |name: &str| read_list(&places.python_files().join(name));
+    let key =
+        Key::new().with(&asked).with(read("requirements.txt")?).with(read("constraints.txt")?);
+    Ok((places.cache.join("python").join(key.name()), version))
+}
+
+/// What the user's python3 says of itself (version and path, a key for what is made with it), and its version.
+pub(crate) fn asked() -> Result<(String, (u32, u32))> {
     let asked = command::output(
         Command::new("python3").args(["-c", "import sys; print(*sys.version_info[:2], sys.executable, sep='\\n')"]),
     )
@@ -78,10 +87,7 @@ fn environment(places: &Places) -> Result<(PathBuf, (u32, u32))> {
         lines.next().and_then(|line| line.parse().ok()).context("python3 did not tell its version")
     };
     let version = (number()?, number()?);
-    let read = |name: &str| read_list(&places.python_files().join(name));
-    let key =
-        Key::new().with(&asked).with(read("requirements.txt")?).with(read("constraints.txt")?);
-    Ok((places.cache.join("python").join(key.name()), version))
+    Ok((asked, version))
 }
 
 fn read_list(path: &Path) -> Result<String> {
