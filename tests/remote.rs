@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use thalweg::tch::{Device, Kind, Tensor};
 use thalweg::{
-    Cache, Config, Intervention, Items, Lens, Metric, Model, Plan, Point, Record, Remote,
-    Similarity, Site, Statistics, Tokens, TunedLensTraining, compare_layers, lens_entropy,
+    Axis, Cache, Config, Intervention, Items, Lens, Metric, Model, Plan, Point, Probing, Record,
+    Remote, Similarity, Site, Statistics, Tokens, TunedLensTraining, compare_layers, lens_entropy,
     logit_lens, statistics,
 };
 
@@ -126,6 +126,21 @@ fn analyses_that_read_the_stream_work_on_a_served_model_unchanged() {
     near(&own.held_out, &other.held_out, "tuned lens");
     let tuned = Lens::tuned(&there, &other.lens).unwrap().entropy(far).unwrap();
     near(&Lens::tuned(&model, &own.lens).unwrap().entropy(here).unwrap(), &tuned, "tuned entropy");
+    let labels = ["a", "b", "a", "b", "a", "b"];
+    let six = Tokens::from_ids(&(0..6).map(|i| vec![1, i + 3, 2]).collect::<Vec<_>>()).unwrap();
+    let groups = ["p", "p", "q", "q", "r", "r"];
+    let probe = |model: &Model| {
+        Probing::new(&six, &labels, &groups).unwrap().folds(3).draws(2).run(model).unwrap()
+    };
+    let (own, other) = (probe(&model), probe(&there));
+    let only = |grid: &thalweg::Grid| grid.select(Axis::Series, 0).unwrap();
+    near(&only(&own.accuracy), &only(&other.accuracy), "probe");
+    assert_eq!((own.accuracy.shape(), other.accuracy.shape()), (&[5, 4][..], &[5, 3][..]));
+    assert_eq!(
+        other.accuracy.provenance["no control of shuffled weights"],
+        "the blocks run on a server"
+    );
+    assert!(!format!("{other:?}").contains("shuffled") && format!("{own:?}").contains("shuffled"));
     let gathered = |model: &Model| {
         let mut list = [Statistics::at(Point::ResidPost.at(1)).covariance()];
         statistics(model, [Ok(prompts())], &Plan::new(), &mut list).unwrap();

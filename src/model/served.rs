@@ -71,6 +71,11 @@ impl Remote {
 }
 
 impl Model {
+    /// Whether its blocks run on a server.
+    pub(crate) fn is_served(&self) -> bool {
+        self.served.is_some()
+    }
+
     /// An error for what needs blocks that are not here.
     pub(crate) fn whole(&self, what: &str) -> Result<()> {
         if let Some(remote) = &self.served {
