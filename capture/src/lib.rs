@@ -12,11 +12,12 @@
 //! | `shard`, `index`, `disk` | files that are whole or not there |
 //! | [`captured`] | reading them again |
 //! | [`plan`] | what a capture will take, on paper |
-//! | [`serve`], [`widen`] | a vLLM server that writes residuals, and models with heads that its kernels take |
+//! | [`serve`], [`widen`], [`compare`] | a vLLM server that writes residuals; models with heads that its kernels take; whether it writes the right ones |
 
 mod batches;
 pub mod capture;
 pub mod captured;
+pub mod compare;
 mod disk;
 mod index;
 pub mod manifest;

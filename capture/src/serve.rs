@@ -84,6 +84,14 @@ impl Server {
         if !self.steering {
             command.env("VLLM_LENS_DISABLE", "1");
         }
+        if let Some(own) = std::env::var_os("LD_LIBRARY_PATH") {
+            // The libtorch that this program runs on is not the one of that Python.
+            let others =
+                std::env::split_paths(&own).filter(|dir| !dir.join("libtorch.so").exists());
+            if let Ok(others) = std::env::join_paths(others) {
+                command.env("LD_LIBRARY_PATH", others);
+            }
+        }
         let ranks = self.tensor_parallel * self.data_parallel;
         let defaults = [
             ("VLLM_CPU_KVCACHE_SPACE", Some(CPU_CACHE.to_owned())),

@@ -3,5 +3,8 @@
 mod plan;
 mod reader;
 mod resume;
+mod serve;
+mod served;
 mod sources;
 mod support;
+mod widen;

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, each a `clap::Args` with a `run` of its own.
 
 mod ask;
+mod compare;
 mod plan;
 mod run;
 mod serve;
@@ -23,6 +24,7 @@ struct Cli {
 enum Command {
     Run(run::Run),
     Plan(plan::Plan),
+    Compare(compare::Compare),
     Serve(serve::Serve),
     Widen(widen::Widen),
 }
@@ -32,6 +34,7 @@ pub(crate) fn main() -> ExitCode {
     let outcome: Result<()> = match Cli::parse().command {
         Command::Run(run) => run.run(),
         Command::Plan(plan) => plan.run(),
+        Command::Compare(compare) => compare.run(),
         Command::Serve(serve) => serve.run(),
         Command::Widen(widen) => widen.run(),
     };

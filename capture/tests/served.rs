@@ -1,0 +1,148 @@
+//! A real server: started by `cargo verify`, which says where it is. Each test is skipped without one.
+
+use std::path::PathBuf;
+
+use thalweg::tch::{Device, Kind, Tensor};
+use thalweg::{Model, Plan, Point, Remote, Site, Tokens, logit_lens};
+use thalweg_capture::compare::{compare, tolerance, wandering};
+
+use crate::support::{command, ok, world};
+
+/// The server's address, its directory and the directory of its model; none: a line that says so.
+fn server() -> Option<(String, PathBuf, PathBuf)> {
+    let told = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let all = (told("THALWEG_SERVER"), told("THALWEG_SHARED"), told("THALWEG_SERVED"));
+    let (Some(url), Some(shared), Some(model)) = all else {
+        println!("skipped: no server: THALWEG_SERVER, THALWEG_SHARED and THALWEG_SERVED name one");
+        return None;
+    };
+    Some((url, shared.into(), model.into()))
+}
+
+fn remote() -> Option<(Remote, PathBuf)> {
+    let (url, shared, model) = server()?;
+    Some((Remote::connect(&url, shared).unwrap(), model))
+}
+
+/// tiny-world as it is stored: the server runs its sibling with wider heads.
+fn here() -> Model {
+    Model::load_on(world(), Device::Cpu, Kind::Double).unwrap()
+}
+
+fn every_state() -> Plan {
+    Plan::new().cache(Site::Embed).cache(Point::ResidPost)
+}
+
+#[test]
+fn every_layer_of_prompts_of_all_lengths_is_the_local_models() {
+    let Some((remote, _)) = remote() else { return };
+    assert_eq!((remote.n_layers(), remote.d_model(), remote.kind()), (4, 128, Kind::Float));
+    let (model, most) = (here(), tolerance(Kind::Float));
+    let prompts = wandering(model.config().d_vocab, model.config().n_ctx - 1).unwrap();
+    assert_eq!(prompts.lens().iter().max(), Some(&63));
+    let states = compare(&remote, &model, &prompts).unwrap();
+    assert_eq!(states.len(), 5);
+    for state in states {
+        assert!(state.worst < most, "{}: {:e}", state.site, state.worst);
+    }
+}
+
+#[test]
+fn states_are_told_apart_by_far_more_than_rounding() {
+    // Or the comparison above would show nothing.
+    let Some((remote, _)) = remote() else { return };
+    let tokens = here().tokens("When Mary and John went to the store").unwrap();
+    let cache = remote.run(&tokens, &every_state()).unwrap();
+    let last = cache.get(Point::ResidPost.at(3)).unwrap();
+    for layer in 0..3 {
+        let other = cache.get(Point::ResidPost.at(layer)).unwrap();
+        let share: Tensor = (&last - other).norm() / last.norm();
+        assert!(share.double_value(&[]) > 0.05, "layer {layer}");
+    }
+}
+
+#[test]
+fn prompts_asked_for_at_once_and_again_get_their_own_states() {
+    // Shared beginnings come from the server's prefix cache the second time; the order in which answers come is mixed.
+    let Some((remote, _)) = remote() else { return };
+    let stem: Vec<i64> = (0..48).map(|i| 3 + (i * 17) % 300).collect();
+    let rows: Vec<Vec<i64>> = (0..60)
+        .map(|i| {
+            let mut row = stem[..(i % 7) * 8].to_vec();
+            row.extend((0..1 + i as i64 % 9).map(|j| 5 + (i as i64 * 11 + j) % 300));
+            row
+        })
+        .collect();
+    let (tokens, model) = (Tokens::from_ids(&rows).unwrap(), here());
+    for in_flight in [1, 32] {
+        let states = compare(&remote.clone().in_flight(in_flight), &model, &tokens).unwrap();
+        assert!(states.iter().all(|state| state.worst < tolerance(Kind::Float)), "{states:?}");
+    }
+}
+
+#[test]
+fn an_analysis_of_the_served_model_gives_the_local_models_numbers() {
+    let Some((remote, dir)) = remote() else { return };
+    let (served, model) = (remote.model(&dir).unwrap(), here());
+    let tokens =
+        model.tokens("When Mary and John went to the store , John gave a drink to").unwrap();
+    let answer = model.token(" Mary").unwrap();
+    let lens = |model: &Model| {
+        let run = model.run(&tokens, &every_state()).unwrap();
+        logit_lens(model, &run.cache, answer).unwrap().values.clone()
+    };
+    let (a, b) = (lens(&served), lens(&model));
+    assert_eq!(a.shape(), b.shape());
+    let worst = a.iter().zip(b.iter()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(worst < 1e-3, "{worst:e}");
+}
+
+#[test]
+fn a_prompt_that_the_server_refuses_is_a_plain_error() {
+    let Some((remote, _)) = remote() else { return };
+    let refused = |ids: Vec<i64>| {
+        let tokens = Tokens::from_ids(&[ids]).unwrap();
+        let text = format!("{:#}", remote.run(&tokens, &every_state()).unwrap_err());
+        assert_eq!(text.lines().count(), 1, "{text}");
+        text
+    };
+    let text = refused(vec![1, 99_999]);
+    assert!(text.contains("99999"), "{text}");
+    let text = refused(vec![1; 80]);
+    assert!(text.contains("80 tokens") && text.contains("63"), "{text}");
+    // And the server is as it was.
+    assert!(remote.run(&Tokens::from_ids(&[vec![1, 2]]).unwrap(), &every_state()).is_ok());
+}
+
+#[test]
+fn the_shared_directory_is_left_empty() {
+    let Some((remote, _)) = remote() else { return };
+    let tokens = Tokens::from_ids(&[vec![1, 2, 3], vec![4]]).unwrap();
+    remote.run(&tokens, &every_state()).unwrap();
+    let (_, shared, _) = server().unwrap();
+    // Other tests ask at the same time: what lies there now is gone soon.
+    let files = || std::fs::read_dir(&shared).unwrap().flatten().map(|entry| entry.file_name());
+    let old: Vec<_> = files().collect();
+    let gone = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        !files().any(|name| old.contains(&name))
+    });
+    assert!(gone, "{old:?}");
+}
+
+#[test]
+fn compare_prints_a_table_and_refuses_another_model() {
+    let Some((url, shared, model)) = server() else { return };
+    let compare = |model: &std::path::Path| {
+        let mut compare = command(&["compare", "--server", &url, "--shared"]);
+        compare.arg(&shared).arg("--model").arg(model);
+        compare
+    };
+    let table = ok(&mut compare(&model));
+    assert!(table.contains("hook_embed") && table.contains("blocks.3.hook_resid_post"), "{table}");
+    let other = world().with_file_name("tiny-world-2");
+    let output = compare(&other).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("is it the same model?"), "{text}");
+}
