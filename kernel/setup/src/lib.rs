@@ -10,7 +10,7 @@
 //! - [`toolchain`], [`python`], [`libtorch`], [`kernel`], [`notebook`]: the five things set up
 //! - [`settings`]: what a kernel is told of all that
 //! - [`setup`]: all of them in order; [`lab`], [`verify`]: the two commands
-//! - [`vllm`]: the engine that serves models to `Remote`, for CPUs
+//! - [`vllm`], [`served`]: the engine that serves models to `Remote`, for CPUs; a server of it for the tests
 //! - [`install`], [`doctor`]: the kernel for every Jupyter of this user; what is there and what is missing
 
 pub mod browser;
@@ -24,6 +24,7 @@ pub mod lockfile;
 pub mod notebook;
 pub mod places;
 pub mod python;
+pub mod served;
 pub mod settings;
 pub mod setup;
 pub mod store;

@@ -105,7 +105,7 @@ fn announce(places: &Places, toolchain: &Toolchain, kernel: &kernel::Recipe) -> 
 
 fn tidy_up(places: &Places) -> Result<()> {
     install::keep_installed(places)?;
-    for parent in ["python", "libtorch", "kernel"] {
+    for parent in ["python", "libtorch", "kernel", "vllm"] {
         store::prune(&places.cache.join(parent), KEPT_UNUSED)?;
     }
     notebook::prune(places, KEPT_UNUSED)

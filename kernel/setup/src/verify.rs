@@ -10,7 +10,9 @@ use crate::browser;
 use crate::command::{self, minutes};
 use crate::lab;
 use crate::places::Places;
+use crate::served::Served;
 use crate::setup::{self, Ready};
+use crate::vllm;
 
 /// What a notebook may take, in seconds, with the start of its kernel.
 const LONGEST: u64 = 90;
@@ -18,6 +20,9 @@ const LONGEST: u64 = 90;
 /// The variable by which the last notebook is given a model, and the one it is given here, so that the tests do not
 /// depend on what the user has.
 const GIVEN: (&str, &str) = ("THALWEG_LLAMA", "../data/models/tiny-world");
+
+/// The variables that say where a vLLM server is, and where it leaves residuals.
+const SERVER: (&str, &str) = ("THALWEG_SERVER", "THALWEG_SHARED");
 
 /// Counts of one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,6 +85,11 @@ pub fn run(places: &Places) -> Result<()> {
         ]);
         tests(command.arg(&ready.kernel_target))
     })?;
+    report.step("tests of captures", || {
+        let mut command = cargo(places, &ready);
+        command.args(["test", "--locked", "--package", "thalweg-capture", "--"]);
+        tests(command.args(["--skip", "served::"])) // those have a step of their own
+    })?;
     report.step("book", || {
         // By itself: together with the library cargo would build plotly with plotly.js for both.
         tests(cargo(places, &ready).args(["test", "--locked", "--package", "thalweg-book"]))
@@ -109,6 +119,8 @@ pub fn run(places: &Places) -> Result<()> {
             })?;
         }
     }
+    report
+        .step("residuals through vLLM, tensor parallel 2", || served(places, &ready, &all, ci))?;
     report.step("notebooks on shuffled weights fail", || {
         tests(&mut lab::mutation(places, &ready, &all))
     })?;
@@ -183,7 +195,7 @@ fn cargo(places: &Places, ready: &Ready) -> Command {
     command
 }
 
-/// Clippy on the two packages that hold the code; under CI a warning fails.
+/// Clippy on the packages that hold the code; under CI a warning fails.
 fn clippy(places: &Places, ready: &Ready, ci: bool) -> Result<Counts> {
     let mut command = cargo(places, ready);
     command.args([
@@ -194,6 +206,8 @@ fn clippy(places: &Places, ready: &Ready, ci: bool) -> Result<Counts> {
         "thalweg",
         "--package",
         "thalweg-setup",
+        "--package",
+        "thalweg-capture",
         "--all-targets",
     ]);
     if ci {
@@ -247,6 +261,38 @@ pub fn count(text: &str) -> Counts {
     }
     counts.passed = counts.passed.saturating_sub(left_out);
     counts
+}
+
+/// Starts a vLLM server, compares what it shows with what is computed here, and runs the notebooks that use one.
+fn served(places: &Places, ready: &Ready, all: &[PathBuf], ci: bool) -> Result<Counts> {
+    let told = std::env::var_os("THALWEG_VLLM_PYTHON").filter(|value| !value.is_empty());
+    let Some(python) = told.map(PathBuf::from).or_else(|| vllm::existing(places)) else {
+        println!("skipped: vLLM is not installed: cargo vllm");
+        return Ok(if ci { Counts::FAILED } else { Counts::SKIPPED });
+    };
+    let package = ["--quiet", "--locked", "--package", "thalweg-capture"];
+    let capture = || {
+        let mut command = cargo(places, ready);
+        command.arg("run").args(package).arg("--");
+        command
+    };
+    let server = Served::start(capture, &places.clone.join("data/models/tiny-world"), &python)?;
+    let tell = |command: &mut Command| {
+        command.env(SERVER.0, &server.url).env(SERVER.1, &server.shared);
+    };
+    let mut command = cargo(places, ready);
+    command.arg("test").args(package).args(["--test", "integration", "--", "served::"]);
+    tell(&mut command);
+    let mut counts = tests(&mut command)?;
+    for notebook in all {
+        if std::fs::read_to_string(notebook)?.contains(SERVER.0) {
+            let page = lab::page_of(&places.clone, notebook);
+            let mut runner = lab::runner(places, ready, notebook, &page, false);
+            tell(&mut runner);
+            counts.add(tests(&mut runner)?);
+        }
+    }
+    Ok(counts)
 }
 
 /// Looks at the pages of all notebooks with the outputs that they were committed with.

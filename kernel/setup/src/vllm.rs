@@ -48,8 +48,12 @@ pub fn ready(places: &Places) -> Result<PathBuf> {
 
 /// The interpreter with vLLM, if `cargo vllm` has made one for this clone's list.
 pub fn existing(places: &Places) -> Option<PathBuf> {
-    let python = interpreter(&entry(places).ok()?.0);
-    python.exists().then_some(python)
+    let (entry, _) = entry(places).ok()?;
+    let python = interpreter(&entry);
+    python.exists().then(|| {
+        let _ = store::touch(&entry); // it is in use: not to be pruned
+        python
+    })
 }
 
 /// The environment's folder, keyed by the list and the Python that it is made with, and that Python's version.
