@@ -89,6 +89,8 @@ mod book {
     struct Welcome;
     #[doc = include_str!("../book/src/recipes.md")]
     struct Recipes;
+    #[doc = include_str!("../book/src/beyond.md")]
+    struct Beyond;
     #[doc = include_str!("../book/src/concepts/stream.md")]
     struct Stream;
     #[doc = include_str!("../book/src/concepts/plans.md")]

@@ -49,6 +49,7 @@ pub(crate) fn gather(root: &Path, work: &Path) -> Result<Gathered> {
     pages.extend(cards);
     for (origin, place) in [
         ("tests/planted/README.md", "reference/planted.md"),
+        ("capture/PLAN.md", "reference/plan.md"),
         ("benches/RESULTS.md", "reference/measurements.md"),
     ] {
         pages.push(page(origin, place, read(root, origin)?)?);

@@ -36,3 +36,8 @@ pub use manifest::{Manifest, Totals, Which, parse_kind};
 pub use prompts::{Prompt, Prompts};
 pub use sites::parse_sites;
 pub use units::{Stop, Worker};
+
+/// The code in README.md, which is compiled and run with the examples of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -55,10 +55,10 @@ assumptions! {
     MEMORY_SHARE = 0.9, "", "share of a device's memory that may be planned with", "vLLM's default is 0.9 to 0.92";
     BATCH = 4096.0, "tokens", "tokens in one pass", "assumed: far above the 206 where an H200 is bound by its memory";
     WORKING_COPIES = 6.0, "", "vectors as wide as the stream alive at once in a block", "counted in a block: stream, normed, attention in and out, sums";
-    IN_FLIGHT = 8.0, "prompts", "prompts under way at a server, per replica", "the default of `capture run`";
+    IN_FLIGHT = 16.0, "prompts", "prompts that one worker has under way at a server", "the default of `Remote::in_flight`";
     SHARED_WRITE = 2.4e9, "B/s", "into the shared directory, one writer a replica", "measured in /dev/shm with dd, three times: 2.4 to 2.7";
     SHARED_READ = 4e9, "B/s", "out of the shared directory, one reader a replica", "measured in /dev/shm with dd, three times: 4.0 to 6.2";
     REQUEST = 2e-3, "s", "a request's own time at the client (HTTP, JSON, waiting for the file)", "assumed";
-    INDEX = 16.0, "B", "the index, a token", "assumed: prompt, position, token and place, compressed";
+    INDEX = 28.0, "B", "token, prompt and position of each token", "measured: 24 in the shard, 4 in the Parquet index";
     MOST_SECONDS = 30.0 * 86400.0, "s", "the longest run that is still a plan", "assumed: 30 days";
 }

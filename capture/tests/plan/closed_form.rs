@@ -62,6 +62,30 @@ fn seconds_of_arithmetic_alone_are_flop_over_flop_a_second() {
 }
 
 #[test]
+fn tensor_parallel_devices_pay_for_two_sums_a_block_and_replicas_of_one_device_for_none() {
+    // 70B on 8 devices: 2 sums x 80 blocks x 8,192 numbers x 2 bytes, sent 2 x 7/8 times at 450 GB/s.
+    let shape = Shape::named("70b").unwrap();
+    let found = estimate(&shape, &Machine::node(), Route::Tensor, question(1e6, Keep::Layer));
+    let compute = shape.flops(1024.0) / (8.0 * 989e12 * 0.5);
+    let sums = 2.0 * 80.0 * 8192.0 * 2.0 * (2.0 * 7.0 / 8.0) / 450e9;
+    let copy = 81.0 * 8192.0 * 2.0 / 12e9;
+    close(found.line.own[0].seconds, assumptions::BATCH * (compute + sums + copy), 1e-9);
+    let shape = Shape::named("8b").unwrap();
+    let found = estimate(&shape, &Machine::node(), Route::Data, question(1e6, Keep::Layer));
+    let alone = shape.flops(1024.0) / (989e12 * 0.5) + 33.0 * 4096.0 * 2.0 / 12e9;
+    close(found.line.own[0].seconds, assumptions::BATCH * alone, 1e-9);
+}
+
+#[test]
+fn layers_over_eight_devices_are_as_quick_as_one_that_held_them_and_move_their_stream_once_more() {
+    let shape = Shape::named("8b").unwrap();
+    let asked = question(1e6, Keep::Residuals);
+    let [one, spread] = [Route::Local, Route::Spread]
+        .map(|route| estimate(&shape, &Machine::node(), route, asked).line.own[0].seconds);
+    close(spread - one, assumptions::BATCH * 33.0 * 4096.0 * 2.0 / 450e9, 1e-6);
+}
+
+#[test]
 fn the_share_of_the_peak_that_a_server_is_said_to_reach_is_near_a_published_one() {
     // Activault: 33,000 tokens/s of a 70B on a node of 8 H100, which have an H200's peak.
     let flops = Shape::named("70b").unwrap().flops(1024.0);

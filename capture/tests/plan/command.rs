@@ -3,7 +3,9 @@
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use thalweg_capture::plan::page;
+use thalweg_capture::plan::{Keep, Machine, Question, Route, Shape, assumptions, estimate, page};
+
+use crate::support::{Folder, content, lines, ok, run, world};
 
 fn capture(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_capture")).arg("plan").args(arguments).output().unwrap()
@@ -37,7 +39,27 @@ fn a_directory_of_ones_own_and_json() {
     assert_eq!(value["model"], "tiny-world");
     assert_eq!(value["routes"].as_array().unwrap().len(), 4);
     assert_eq!(value["routes"][0]["stops"], Value::Array(Vec::new()));
-    assert_eq!(value["routes"][0]["disk_bytes"], 1e6 * (5.0 * 128.0 * 4.0 + 16.0));
+    assert_eq!(value["routes"][0]["disk_bytes"], 1e6 * (5.0 * 128.0 * 4.0 + assumptions::INDEX));
+}
+
+#[test]
+fn a_capture_takes_the_bytes_that_the_plan_says() {
+    let folder = Folder::new("planned");
+    let prompts = folder.write("prompts.txt", &lines(600).join("\n"));
+    let sites = ["--sites", "hook_embed,hook_resid_post", "--positions"];
+    let shape = Shape::named(world().to_str().unwrap()).unwrap();
+    for (positions, keep) in [("all", Keep::Residuals), ("last", Keep::Last)] {
+        let out = folder.path(positions);
+        ok(run(&prompts, &out, &sites).arg(positions));
+        let manifest = std::fs::read_to_string(out.join("capture.json")).unwrap();
+        let totals = &serde_json::from_str::<Value>(&manifest).unwrap()["totals"];
+        let [n, tokens] = ["prompts", "tokens"].map(|key| totals[key].as_f64().unwrap());
+        let question = Question { tokens, length: tokens / n, keep };
+        let planned = estimate(&shape, &Machine::cpu(), Route::Local, question).disk;
+        let found: usize = content(&out).iter().map(|(_, bytes)| bytes.len()).sum();
+        let share = found as f64 / planned;
+        assert!((0.99..1.02).contains(&share), "{positions}: {found} bytes, planned {planned}");
+    }
 }
 
 #[test]
