@@ -245,3 +245,90 @@ fn what_statistics_cannot_be_taken_of_says_why() {
     let cache = wider.run(&batches()[0], &Plan::new().cache(Site::Embed)).unwrap().cache;
     says(some.add(&cache), &["[16]", "[12]"]);
 }
+
+#[test]
+fn histograms_count_every_value_once_and_add_up() {
+    let site = Point::MlpPost.at(1);
+    let asked = || Statistics::at(site).top(2).histogram(-0.5, 0.75, 10);
+    let whole = streamed(asked(), &batches());
+    let (x, _) = vectors(&kept(site), site, 1);
+    let edges = Vec::<f64>::try_from(whole.edges().unwrap()).unwrap();
+    assert_eq!((edges.len(), edges[0], edges[10]), (11, -0.5, 0.75));
+    let counts = whole.counts().unwrap();
+    assert_eq!(counts.size(), [x.size()[1], 12]);
+    // A value within rounding of an edge may fall on either side of it when the batch is another.
+    let column = |i: i64| counts.select(1, i);
+    let below =
+        |edge: f64| x.lt(edge).to_kind(Kind::Int64).sum_dim_intlist([0i64].as_slice(), false, None);
+    let mut so_far = column(0).copy();
+    for (i, edge) in edges.iter().enumerate() {
+        let off = (&so_far - below(*edge)).abs().sum(None).int64_value(&[]);
+        let near = (&x - *edge).abs().lt(1e-5).to_kind(Kind::Int64).sum(None).int64_value(&[]);
+        assert!(off <= near, "{edge}: {off} of {near}");
+        so_far += column(i as i64 + 1);
+    }
+    let n = whole.count() as i64;
+    let all = counts.sum_dim_intlist([1i64].as_slice(), false, None);
+    assert!(all == Tensor::full_like(&all, n));
+    // Parts add up, by way of files too.
+    let folder = scratch("histogram");
+    let mut merged = asked();
+    for (i, batch) in batches().chunks(1).enumerate() {
+        let path = folder.join(format!("{i}.safetensors"));
+        streamed(asked(), batch).save(&path).unwrap();
+        merged.merge(&Statistics::open(&path).unwrap()).unwrap();
+    }
+    assert!(merged.counts().unwrap() == counts);
+    let other = streamed(asked().histogram(-0.5, 0.75, 11), &batches());
+    says(merged.merge(&other), &["cannot be merged", "histogram of 10 bins from -0.5 to 0.75"]);
+    let wrong = asked().histogram(1.0, 1.0, 10);
+    says(wrong.clone().counts(), &["nothing was added yet"]);
+    let mut wrong = wrong;
+    says(wrong.add(&kept(site)), &["expected low < high"]);
+    says(Statistics::at(site).edges(), &["no histogram was asked for"]);
+}
+
+#[test]
+fn values_that_are_no_numbers_count_as_above() {
+    let tokens = Tokens::from_ids(&[vec![1, 2, 3, 4]]).unwrap();
+    let x = Tensor::from_slice(&[f64::NAN, f64::NEG_INFINITY, f64::INFINITY, 0.5]).view([1, 4, 1]);
+    let cache = Cache::from_parts(&tokens, 1, vec![(Site::Embed, x)]).unwrap();
+    let mut statistics = Statistics::at(Site::Embed).first(0).histogram(0.0, 1.0, 1);
+    statistics.add(&cache).unwrap();
+    let counts = Vec::<i64>::try_from(statistics.counts().unwrap().view([-1])).unwrap();
+    assert_eq!(counts, [1, 1, 2]);
+}
+
+#[test]
+fn prompts_without_vectors_keep_the_numbers_of_the_others() {
+    let site = Point::ResidPost.at(0);
+    let asked = || Statistics::at(site).top(3);
+    // The first part sees no vector: its one prompt is its first token alone.
+    let one = Tokens::from_ids(&[vec![5]]).unwrap();
+    let parts = [vec![one.clone()], vec![one.clone(), batches()[0].clone()], vec![one]];
+    let whole = streamed(asked(), &parts.concat());
+    let mut merged = asked();
+    for part in &parts {
+        merged.merge(&streamed(asked(), part)).unwrap();
+    }
+    assert_eq!(merged.prompts(), 5);
+    assert_eq!(merged.maxima(3).unwrap(), whole.maxima(3).unwrap());
+    let mut skipped = asked();
+    skipped.skip(2);
+    skipped.merge(&streamed(asked(), &batches()[..1])).unwrap();
+    assert_eq!(skipped.maxima(3).unwrap(), whole.maxima(3).unwrap());
+}
+
+#[test]
+fn equal_statistics_are_equal_bytes() {
+    let folder = scratch("equal-bytes");
+    let site = Point::ResidPost.at(0);
+    let bytes = |i: usize| {
+        let path = folder.join(format!("{i}.safetensors"));
+        let asked = Statistics::at(site).covariance().top(2).histogram(0.0, 1.0, 4);
+        streamed(asked, &batches()).save(&path).unwrap();
+        std::fs::read(path).unwrap()
+    };
+    let first = bytes(0);
+    assert!((1..6).all(|i| bytes(i) == first));
+}

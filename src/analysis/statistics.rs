@@ -7,6 +7,7 @@
 
 mod feed;
 mod file;
+mod histogram;
 mod maxima;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use crate::hook::cache::Cache;
 use crate::hook::site::{Axis, Site};
 use crate::record::{Origin, Record};
 use crate::text::Tokens;
+use histogram::Histogram;
 use maxima::Maxima;
 
 pub use feed::statistics;
@@ -62,6 +64,7 @@ pub struct Statistics {
     shape: Vec<i64>,
     moments: Option<Moments>,
     maxima: Option<Maxima>,
+    histogram: Option<Histogram>,
     origins: Vec<Origin>,
 }
 
@@ -88,6 +91,7 @@ impl Statistics {
             shape: Vec::new(),
             moments: None,
             maxima: None,
+            histogram: None,
             origins: Vec::new(),
         }
     }
@@ -203,6 +207,7 @@ impl Statistics {
             self.site,
             self.shape
         );
+        self.histogram.as_ref().map_or(Ok(()), Histogram::check)?;
         let _guard = tch::no_grad_guard();
         let places = places(tokens, self.first);
         let x = x.detach().flatten(0, 1).flatten(1, -1); // [Batch Pos, D]
@@ -232,6 +237,9 @@ impl Statistics {
                 None => new,
             });
         }
+        if let Some(histogram) = &mut self.histogram {
+            histogram.add_rows(&rows);
+        }
         let n = places.len() as i64;
         let mean = rows.mean_dim([0i64].as_slice(), false, None);
         let centred = rows - &mean;
@@ -257,9 +265,15 @@ impl Statistics {
             self.asks() == other.asks(),
             "these statistics differ and cannot be merged: {self:?} and {other:?}"
         );
-        let Some(theirs) = &other.moments else { return Ok(()) };
+        let Some(theirs) = &other.moments else {
+            self.skip(other.prompts());
+            return Ok(());
+        };
         let Some(own) = &mut self.moments else {
+            let before = self.prompts;
             *self = other.clone();
+            self.maxima = self.maxima.take().map(|maxima| maxima.after(before));
+            self.prompts += before;
             return Ok(());
         };
         ensure!(
@@ -278,6 +292,9 @@ impl Statistics {
         if let (Some(own), Some(theirs)) = (self.maxima.take(), &other.maxima) {
             self.maxima = Some(own.merged(theirs, self.prompts));
         }
+        if let (Some(own), Some(theirs)) = (&mut self.histogram, &other.histogram) {
+            theirs.counts.iter().for_each(|counts| own.add(counts));
+        }
         self.n += other.n;
         self.prompts += other.prompts;
         for origin in &other.origins {
@@ -288,9 +305,15 @@ impl Statistics {
         Ok(())
     }
 
-    /// What was asked for: site, tokens left out, covariance, number of maxima.
-    fn asks(&self) -> (Site, usize, bool, usize) {
-        (self.site, self.first, self.wants_covariance, self.top)
+    /// Counts `n` prompts that hold no vectors, so that those after them keep their numbers.
+    pub fn skip(&mut self, n: usize) {
+        self.prompts += n as i64;
+    }
+
+    /// What was asked for: site, tokens left out, covariance, number of maxima, histogram.
+    fn asks(&self) -> (Site, usize, bool, usize, Option<(f64, f64, usize)>) {
+        let histogram = self.histogram.as_ref().map(Histogram::asks);
+        (self.site, self.first, self.wants_covariance, self.top, histogram)
     }
 
     fn moments(&self) -> Result<&Moments> {
@@ -347,6 +370,7 @@ impl Clone for Statistics {
             moments,
             shape: self.shape.clone(),
             maxima: self.maxima.clone(),
+            histogram: self.histogram.clone(),
             origins: self.origins.clone(),
             ..*self
         }
@@ -362,6 +386,9 @@ impl fmt::Debug for Statistics {
         }
         if self.top > 0 {
             write!(f, ", top {}", self.top)?;
+        }
+        if let Some((low, high, bins)) = self.histogram.as_ref().map(Histogram::asks) {
+            write!(f, ", histogram of {bins} bins from {low} to {high}")?;
         }
         if self.first != 1 {
             write!(f, "; without the first {} tokens", self.first)?;

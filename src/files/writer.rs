@@ -1,6 +1,6 @@
 //! A safetensors file written tensor by tensor: no more than a piece of one is held in memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write as _};
@@ -69,7 +69,8 @@ impl Writer {
 
     /// Writes the header, with a few lines of metadata, and gives the file its name.
     pub(crate) fn finish(&mut self, metadata: &HashMap<String, String>) -> Result<()> {
-        let mut text = format!("{{\"__metadata__\":{}{}}}", json!(metadata), self.entries);
+        let sorted: BTreeMap<_, _> = metadata.iter().collect(); // the same bytes each time
+        let mut text = format!("{{\"__metadata__\":{}{}}}", json!(sorted), self.entries);
         let (room, path) = (self.room, &self.path);
         ensure!(
             text.len() <= room,

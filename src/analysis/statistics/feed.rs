@@ -93,5 +93,6 @@ fn rows_at_once(model: &Model, tokens: &Tokens, plan: &Plan, list: &[Statistics]
 fn state_bytes(config: &Config, statistics: &Statistics) -> u64 {
     let d = width(statistics.site, config) as u64;
     let products = if statistics.wants_covariance { d * d } else { 0 };
-    8 * (products + 2 * d + 3 * d * statistics.top as u64)
+    let bins = statistics.histogram.as_ref().map_or(0, |histogram| histogram.bins as u64 + 2);
+    8 * (products + 2 * d + 3 * d * statistics.top as u64 + d * bins)
 }

@@ -52,6 +52,12 @@ impl Maxima {
         .largest()
     }
 
+    /// The same after `n` prompts more.
+    pub(super) fn after(mut self, n: i64) -> Self {
+        self.prompts = &self.prompts + n;
+        self
+    }
+
     /// The first `k` of each feature, by a sort that keeps the order of equal values.
     fn largest(self) -> Self {
         let n = self.values.size()[1].min(self.k);
