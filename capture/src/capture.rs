@@ -45,7 +45,7 @@ pub struct Capture {
     batch_tokens: usize,
     per_shard: Option<u64>,
     worker: Option<Worker>,
-    stop: Stop,
+    pub(crate) stop: Stop,
 }
 
 /// What a call did.
@@ -230,7 +230,10 @@ impl Capture {
         let total: usize = own.filter(|k| !done(*k)).map(rows).sum();
         let mut bar = Bar::new("capture", total).unit("prompts");
         let units = Units { dir: &self.dir, n, worker: self.worker, stop: &self.stop };
-        let made = units.work(&done, |k| make(k, &mut bar))?;
+        let made = units.work(&done, |k| make(k, &mut bar)).map_err(|error| {
+            let there = (0..n).filter(|k| done(*k)).count();
+            anyhow!("{error:#} ({there} of {n} parts are there, whole: the same command goes on)")
+        })?;
         let (stopped, missing) = (self.stop.asked(), made.missing);
         self.concluded(
             manifest,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use thalweg::tch::Tensor;
-use thalweg::{Config, Site};
+use thalweg::{Config, Model, Site};
 
 use crate::manifest::{Manifest, Which};
 use crate::shard::{self, COLUMNS, Shard};
@@ -21,6 +21,8 @@ pub struct Captured {
     shards: Vec<Shard>,
     /// The first row of each shard, and the number of all.
     firsts: Vec<u64>,
+    /// Whose tokenizer says what tokens are called.
+    pub(crate) labels: Option<Model>,
 }
 
 /// Which token a row is of.
@@ -59,7 +61,7 @@ impl Captured {
             firsts.push(firsts[firsts.len() - 1] + shard.rows);
         }
         let config = manifest.config()?;
-        Ok(Captured { dir, manifest, config, shards, firsts })
+        Ok(Captured { dir, manifest, config, shards, firsts, labels: None })
     }
 
     /// What was captured, and how.
@@ -100,14 +102,19 @@ impl Captured {
     /// Activations at a site, `[n, ..]`, as they are stored.
     pub fn rows(&self, site: impl Into<Site>, rows: Range<u64>) -> Result<Tensor> {
         let site = site.into();
-        let name = site.to_string();
+        self.has(site)?;
+        self.join(&site.to_string(), rows)
+    }
+
+    /// An error that says what there is, if a site is not.
+    pub(crate) fn has(&self, site: Site) -> Result<()> {
         ensure!(
-            self.manifest.sites.contains(&name),
+            self.manifest.sites.contains(&site.to_string()),
             "{}: {site} was not captured; captured: {}",
             self.dir.display(),
             self.manifest.sites.join(", ")
         );
-        self.join(&name, rows)
+        Ok(())
     }
 
     /// Which token each row is of.

@@ -9,13 +9,16 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::record::RowAccessor;
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
+use thalweg::Site;
 
 use crate::disk;
 use crate::manifest::Manifest;
@@ -80,6 +83,37 @@ pub(crate) fn write(
         disk::settle(&partial, &path)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Whether the index of shard `k` says of its rows what the shard itself says.
+pub(crate) fn compare(
+    dir: &Path,
+    k: usize,
+    manifest: &Manifest,
+    places: &[Vec<i64>; 3],
+) -> Result<()> {
+    let path = path(dir, k);
+    let differs = |error: anyhow::Error| anyhow!("{}: {error:#}", path.display());
+    compared(&path, k, &manifest.sites()?, places).map_err(differs)
+}
+
+fn compared(path: &Path, k: usize, sites: &[Site], places: &[Vec<i64>; 3]) -> Result<()> {
+    let file = File::open(path).context("cannot be read")?;
+    let reader = SerializedFileReader::new(file).context("damaged")?;
+    let n = places[0].len();
+    let mut expected = sites.iter().flat_map(|site| (0..n).map(move |row| (site, row)));
+    for row in reader.get_row_iter(None)? {
+        let row = row.context("damaged")?;
+        let (site, at) = expected.next().context("it has rows too many")?;
+        let layer = if row.is_null(3)? { None } else { Some(row.get_int(3)? as usize) };
+        let found = (row.get_long(0)?, i64::from(row.get_int(1)?), i64::from(row.get_int(2)?));
+        let fits = found == (places[0][at], places[1][at], places[2][at])
+            && (layer, row.get_string(4)?) == (site.layer(), &site.to_string())
+            && (row.get_int(5)?, row.get_long(6)?) == (k as i32, at as i64);
+        ensure!(fits, "it does not say of row {at} at {site} what the shard says");
+    }
+    ensure!(expected.next().is_none(), "it has rows too few");
+    Ok(())
 }
 
 fn column<T: DataType>(

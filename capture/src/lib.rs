@@ -10,13 +10,17 @@
 //! | [`manifest`] | `capture.json`: all that decides what is captured |
 //! | [`capture`], `units`, `batches` | the work: who makes which shard, and what is run at once |
 //! | `shard`, `index`, `disk` | files that are whole or not there |
-//! | [`captured`] | reading them again |
+//! | [`captured`], `caches` | reading them again |
+//! | [`statistics`] | statistics instead, in parts that merge |
+//! | `check` | whether a directory is whole |
 //! | [`plan`] | what a capture will take, on paper |
 //! | [`serve`], [`widen`], [`compare`] | a vLLM server that writes residuals; models with heads that its kernels take; whether it writes the right ones |
 
 mod batches;
+mod caches;
 pub mod capture;
 pub mod captured;
+mod check;
 pub mod compare;
 mod disk;
 mod index;
@@ -30,8 +34,10 @@ pub mod statistics;
 mod units;
 pub mod widen;
 
+pub use caches::Caches;
 pub use capture::{Capture, Done};
 pub use captured::{Captured, Place};
+pub use check::{There, check, there};
 pub use manifest::{Manifest, Totals, Which, parse_kind};
 pub use prompts::{Prompt, Prompts};
 pub use sites::parse_sites;

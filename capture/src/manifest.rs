@@ -3,6 +3,7 @@
 //! Every byte of every shard follows from it, so that shards made by different workers, or on
 //! different days, belong together. A call that asks for anything else is refused.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -231,6 +232,39 @@ impl Manifest {
 
     fn text(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
+    }
+}
+
+/// A few lines: model, prompts, what is kept, and what came of it.
+impl fmt::Display for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Manifest { model, prompts, positions, .. } = self;
+        writeln!(f, "model {} in {}, weights {}", model.source, model.kind, model.weights)?;
+        let column = prompts.column.as_ref().map(|c| format!(", column {c}")).unwrap_or_default();
+        writeln!(
+            f,
+            "prompts {}{column}: {} rows, {} in a shard, cut to {} tokens",
+            prompts.file, prompts.rows, self.prompts_per_shard, self.max_tokens
+        )?;
+        match &self.statistics {
+            Some(asked) => writeln!(f, "statistics {asked:?} of {}", self.sites.join(", "))?,
+            None => writeln!(
+                f,
+                "{} positions as {} at {}",
+                if *positions == Which::All { "all" } else { "last" },
+                self.kind,
+                self.sites.join(", ")
+            )?,
+        }
+        match self.totals {
+            Some(Totals { prompts, empty, cut, tokens }) => {
+                write!(
+                    f,
+                    "done: {prompts} prompts, {tokens} tokens; {cut} prompts cut, {empty} empty rows skipped"
+                )
+            }
+            None => write!(f, "not done yet"),
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! All tests of captures in one binary: each would link libtorch again.
 
+mod analyses;
+mod faults;
 mod plan;
 mod reader;
 mod resume;
 mod serve;
 mod served;
 mod sources;
+mod statistics;
 mod support;
 mod widen;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use thalweg::Model;
+use thalweg::tch::Tensor;
 
 /// A new folder, removed when it is dropped.
 pub(crate) struct Folder(PathBuf);
@@ -70,13 +71,13 @@ pub(crate) fn command(words: &[&str]) -> Command {
 
 /// `capture run PROMPTS OUT` on tiny-world, and more words.
 pub(crate) fn run(prompts: &Path, out: &Path, more: &[&str]) -> Command {
-    let mut run = command(&["run"]);
-    run.args([prompts, out]).arg("--model").arg(world()).args([
-        "--device",
-        "cpu",
-        "--compute",
-        "f32",
-    ]);
+    run_of("run", prompts, out, more)
+}
+
+/// The same with another subcommand.
+pub(crate) fn run_of(word: &str, prompts: &Path, out: &Path, more: &[&str]) -> Command {
+    let mut run = command(&[word]);
+    run.args([prompts, out]).arg("--model").arg(world()).args(["--device", "cpu"]);
     run.args(more);
     run
 }
@@ -128,4 +129,10 @@ pub(crate) fn same(a: &Path, b: &Path) {
     for ((name, x), (_, y)) in a.iter().zip(&b) {
         assert!(x == y, "{name} differs");
     }
+}
+
+/// The largest difference of two tensors' entries.
+pub(crate) fn distance(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size());
+    (a - b).abs().max().double_value(&[])
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use thalweg::Model;
 use thalweg::tch::{Cuda, Device, Kind};
+use thalweg::{Model, Remote};
 use thalweg_capture::{Capture, Done, Prompts, Stop, Worker, parse_kind, parse_sites};
 
 /// Prompts, model and how the work is cut.
@@ -33,6 +33,12 @@ pub(crate) struct Ask {
     /// Prompts that go into one shard [default: about 1 GiB of them]
     #[arg(long)]
     prompts_per_shard: Option<u64>,
+    /// Address of a server that `capture serve` started: the model's blocks run there
+    #[arg(long, requires = "shared", value_name = "URL")]
+    server: Option<String>,
+    /// The directory in which the server leaves its files, as this machine sees it
+    #[arg(long, requires = "server", value_name = "DIR")]
+    shared: Option<PathBuf>,
     /// This worker's share, such as 0/4; without it each worker takes what nobody has begun
     #[arg(long)]
     worker: Option<Worker>,
@@ -68,6 +74,16 @@ impl Ask {
         let device = self.device.as_deref().map(parse_device).transpose()?;
         let device = device.unwrap_or_else(Device::cuda_if_available);
         let kind: Option<Kind> = self.compute.as_deref().map(parse_kind).transpose()?;
+        if let (Some(url), Some(shared)) = (&self.server, &self.shared) {
+            let remote = Remote::connect(url, shared)?;
+            return match kind {
+                Some(kind) => remote.model_on(&self.model, device, kind),
+                None if self.device.is_some() => {
+                    bail!("--device {device:?} of a served model's logits: add --compute")
+                }
+                None => remote.model(&self.model),
+            };
+        }
         let stored = thalweg::Config::load(self.model.join("config.json"))?.kind;
         match kind.or(stored) {
             Some(kind) => Model::load_on(&self.model, device, kind),

@@ -1,10 +1,14 @@
 //! The command line: one file a subcommand, each a `clap::Args` with a `run` of its own.
 
 mod ask;
+mod check;
 mod compare;
+mod merge;
 mod plan;
 mod run;
 mod serve;
+mod show;
+mod statistics;
 mod widen;
 
 use std::process::ExitCode;
@@ -23,6 +27,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Run),
+    Statistics(statistics::Statistics),
+    Merge(merge::Merge),
+    Check(check::Check),
+    Show(show::Show),
     Plan(plan::Plan),
     Compare(compare::Compare),
     Serve(serve::Serve),
@@ -33,6 +41,10 @@ enum Command {
 pub(crate) fn main() -> ExitCode {
     let outcome: Result<()> = match Cli::parse().command {
         Command::Run(run) => run.run(),
+        Command::Statistics(statistics) => statistics.run(),
+        Command::Merge(merge) => merge.run(),
+        Command::Check(check) => check.run(),
+        Command::Show(show) => show.run(),
         Command::Plan(plan) => plan.run(),
         Command::Compare(compare) => compare.run(),
         Command::Serve(serve) => serve.run(),
