@@ -4,6 +4,7 @@ mod analyses;
 mod faults;
 mod plan;
 mod reader;
+mod recipes;
 mod resume;
 mod serve;
 mod served;
