@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use thalweg::tch::{Device, Kind};
 use thalweg::{Model, Remote};
-use thalweg_capture::compare::{compare, tolerance, wandering};
+use thalweg_capture::compare::{compare, limits, wandering};
 
 /// Compares a server's residuals with those of the same model computed here, by layer
 #[derive(Debug, Args)]
@@ -43,26 +43,27 @@ impl Compare {
             }
         };
         let states = compare(&remote, &model, &prompts)?;
-        let most = tolerance(remote.kind());
+        let kind = remote.kind();
+        let (median, worst) = limits(kind);
         let mut table = format!("{:<28} {:>10} {:>10}\n", "site", "worst", "median");
         for state in &states {
             let site = state.site.to_string();
-            let mark = if state.worst <= most { "" } else { "  too far" };
+            let mark = if state.within(kind) { "" } else { "  too far" };
             writeln!(table, "{site:<28} {:>10.1e} {:>10.1e}{mark}", state.worst, state.median)?;
         }
         let tokens: usize = prompts.lens().iter().sum();
         writeln!(
             table,
-            "differences over the length of the state at a token; {} prompts, {tokens} tokens; {:?} of the server explains {most:e}",
-            prompts.batch(),
-            remote.kind()
+            "differences over the length of the state at a token; {} prompts, {tokens} tokens; {kind:?} explains a worst of {worst:.1e}, a median of {median:.1e}",
+            prompts.batch()
         )?;
         std::io::stdout().write_all(table.as_bytes())?;
-        match states.iter().find(|state| !(state.worst <= most)) {
+        match states.iter().find(|state| !state.within(kind)) {
             Some(state) => bail!(
-                "{} differs by {:.1e} of its length, expected {most:e} at most: is it the same model?",
+                "{} differs by {:.1e} of its length, in the median by {:.1e}: expected {worst:.1e} and {median:.1e} at most: is it the same model?",
                 state.site,
-                state.worst
+                state.worst,
+                state.median
             ),
             None => Ok(()),
         }
