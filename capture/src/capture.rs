@@ -1,5 +1,6 @@
 //! From a file of prompts to shards: what is asked for, and the pass that makes it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 
@@ -14,7 +15,9 @@ use crate::shard::{self, Batch, Shard, Writer};
 use crate::units::{Stop, Units, Worker};
 
 /// Bytes of a shard, about, unless the prompts in one are given.
-const SHARD: u64 = 1 << 30;
+const SHARD: f64 = (1u64 << 30) as f64;
+/// Tokens that are run for a shard, at most: a kill should not cost more work than that.
+const TOKENS: f64 = (1u64 << 22) as f64;
 /// Prompts whose mean length says how many make a shard.
 const SAMPLE: usize = 1000;
 
@@ -110,7 +113,8 @@ impl Capture {
         self
     }
 
-    /// Rows of the prompt file in a shard; the default makes shards of about 1 GiB.
+    /// Rows of the prompt file in a shard; the default makes shards of about 1 GiB, of at most four
+    /// million tokens.
     pub fn prompts_per_shard(mut self, n: u64) -> Self {
         self.per_shard = Some(n);
         self
@@ -162,8 +166,11 @@ impl Capture {
         let row_bytes = width as u64 * kind.elt_size_in_bytes() as u64 + 24;
         let per_shard = match self.per_shard {
             Some(n) => n,
-            None => (SHARD as f64 / (self.mean_kept(model, max_tokens)? * row_bytes as f64))
-                .max(1.0) as u64,
+            None => {
+                let tokens = self.mean_tokens(model, max_tokens)?;
+                let kept = if self.positions == Which::Last { 1.0 } else { tokens };
+                (SHARD / (kept * row_bytes as f64)).min(TOKENS / tokens).max(1.0) as u64
+            }
         };
         ensure!(per_shard > 0, "0 prompts a shard: expected at least 1");
         let survey = self.prompts.survey(per_shard)?;
@@ -175,7 +182,8 @@ impl Capture {
             sha256: survey.sha256,
             rows: survey.rows,
         };
-        let mut manifest = Manifest::new(ModelFacts::of(model)?, &sites, facts);
+        let mut manifest =
+            Manifest::new(ModelFacts::of(model, &plan(model, &sites))?, &sites, facts);
         manifest.kind = kind_name(kind)?.to_owned();
         (manifest.positions, manifest.max_tokens) = (self.positions, max_tokens);
         (manifest.batch_tokens, manifest.prompts_per_shard) = (self.batch_tokens, per_shard);
@@ -201,11 +209,8 @@ impl Capture {
         Ok(sites)
     }
 
-    /// Tokens kept of a prompt, in the mean over the first ones.
-    fn mean_kept(&self, model: &Model, max_tokens: usize) -> Result<f64> {
-        if self.positions == Which::Last {
-            return Ok(1.0);
-        }
+    /// Tokens of a prompt, in the mean over the first ones.
+    fn mean_tokens(&self, model: &Model, max_tokens: usize) -> Result<f64> {
         let (mut tokens, mut n) = (0, 0);
         for prompt in self.prompts.rows()?.take(SAMPLE) {
             let ids = batches::encode(model, prompt?).map_err(|error| {
@@ -225,15 +230,27 @@ impl Capture {
         mut make: impl FnMut(usize, &mut Bar) -> Result<()>,
     ) -> Result<Done> {
         let n = manifest.shards();
-        let own = (0..n).filter(|k| self.worker.is_none_or(|worker| worker.has(*k)));
         let rows = |k: usize| manifest.rows_of(k).count();
-        let total: usize = own.filter(|k| !done(*k)).map(rows).sum();
-        let mut bar = Bar::new("capture", total).unit("prompts");
+        let own = |k: &usize| self.worker.is_none_or(|worker| worker.has(*k));
+        // Those that others make meanwhile count as done, so that the time left is that of all.
+        let mut open: BTreeSet<usize> = (0..n).filter(own).filter(|k| !done(*k)).collect();
+        let mut bar = Bar::new("capture", open.iter().map(|k| rows(*k)).sum::<usize>());
+        bar = bar.unit("prompts");
         let units = Units { dir: &self.dir, n, worker: self.worker, stop: &self.stop };
-        let made = units.work(&done, |k| make(k, &mut bar)).map_err(|error| {
+        let made = units.work(&done, |k| {
+            open.remove(&k);
+            let others: Vec<usize> = open.iter().copied().filter(|k| done(*k)).collect();
+            bar.add(others.iter().map(|k| rows(*k)).sum());
+            open.retain(|k| !others.contains(k));
+            make(k, &mut bar)
+        });
+        let made = made.map_err(|error| {
             let there = (0..n).filter(|k| done(*k)).count();
             anyhow!("{error:#} ({there} of {n} parts are there, whole: the same command goes on)")
         })?;
+        if !self.stop.asked() {
+            bar.finish();
+        }
         let (stopped, missing) = (self.stop.asked(), made.missing);
         self.concluded(
             manifest,

@@ -110,9 +110,9 @@ impl std::ops::AddAssign for Totals {
 }
 
 impl ModelFacts {
-    /// One token is run: a served model too says then what it is.
-    pub(crate) fn of(model: &Model) -> Result<Self> {
-        let record = model.run(&Tokens::from_ids(&[vec![0]])?, &Plan::new())?.record()?;
+    /// One token is run, with the plan that will be: what a model cannot give it refuses at once.
+    pub(crate) fn of(model: &Model, plan: &Plan) -> Result<Self> {
+        let record = model.run(&Tokens::from_ids(&[vec![0]])?, plan)?.record()?;
         let (source, weights, kind) = (record.model, record.weights, record.kind);
         Ok(ModelFacts { source, weights, kind, config: record.config })
     }

@@ -11,4 +11,5 @@ mod served;
 mod sources;
 mod statistics;
 mod support;
+mod through_server;
 mod widen;

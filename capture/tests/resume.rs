@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use thalweg::rng::Rng;
 
-use crate::support::{Folder, command, ok, run, same, text};
+use crate::support::{Folder, command, ok, run, run_of, same, text};
 
 const WORDS: [&str; 4] = ["--prompts-per-shard", "12", "--batch-tokens", "64"];
 
@@ -47,6 +47,29 @@ fn killed_at_random_times_it_goes_on_too() {
     ok(&mut run(&prompts, &cut, &WORDS));
     same(&whole, &cut);
     assert!(kills > 0, "every call was done before it was killed");
+}
+
+#[test]
+fn statistics_killed_at_random_times_go_on_too() {
+    let folder = Folder::new("kill-statistics");
+    let prompts = folder.write("prompts.txt", &text(200));
+    let call = |out: &str| {
+        let mut call = run_of("statistics", &prompts, &folder.path(out), &WORDS);
+        call.args(["--covariance", "--top", "2", "--sites", "hook_resid_post"]);
+        call
+    };
+    let start = Instant::now();
+    ok(&mut call("whole"));
+    let took = start.elapsed();
+    let mut rng = Rng::new(8);
+    for _ in 0..6 {
+        let mut child = quiet(call("cut"));
+        std::thread::sleep(took.mul_f64(0.2 + 0.6 * rng.uniform()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    ok(&mut call("cut"));
+    same(&folder.path("whole"), &folder.path("cut"));
 }
 
 fn quiet(mut command: std::process::Command) -> Child {

@@ -102,7 +102,7 @@ fn said(output: &Output) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// Every file below a folder with its bytes; what a killed process left does not count.
+/// Every file below a folder with its bytes. A manifest that a killed process had begun does not count.
 pub(crate) fn content(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let (mut found, mut open) = (Vec::new(), vec![dir.to_owned()]);
     while let Some(folder) = open.pop() {
@@ -117,6 +117,7 @@ pub(crate) fn content(dir: &Path) -> Vec<(String, Vec<u8>)> {
             }
         }
     }
+    found.retain(|(name, _)| !name.starts_with(".capture.json."));
     found.sort();
     found
 }

@@ -30,7 +30,7 @@ pub(crate) struct Ask {
     /// Tokens that are run at once, padding included
     #[arg(long, default_value_t = 4096)]
     batch_tokens: usize,
-    /// Prompts that go into one shard [default: about 1 GiB of them]
+    /// Prompts that go into one shard [default: about 1 GiB of them, at most 4 million tokens]
     #[arg(long)]
     prompts_per_shard: Option<u64>,
     /// Address of a server that `capture serve` started: the model's blocks run there
@@ -58,16 +58,19 @@ impl Ask {
             .sites(parse_sites(&self.sites.join(","))?)
             .batch_tokens(self.batch_tokens)
             .stop(&stop_on_signals()?);
-        if let Some(n) = self.max_tokens {
-            capture = capture.max_tokens(n);
-        }
         if let Some(n) = self.prompts_per_shard {
             capture = capture.prompts_per_shard(n);
         }
         if let Some(worker) = self.worker {
             capture = capture.worker(worker);
         }
-        Ok((capture, self.load()?))
+        let model = self.load()?;
+        // A server appends a token to every prompt: it needs one place.
+        let served = self.server.is_some().then(|| model.config().longest_prompt().max(2) - 1);
+        if let Some(n) = self.max_tokens.or(served) {
+            capture = capture.max_tokens(n);
+        }
+        Ok((capture, model))
     }
 
     fn load(&self) -> Result<Model> {
