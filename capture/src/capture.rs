@@ -24,7 +24,9 @@ const SAMPLE: usize = 1000;
 /// Activations of all prompts of a file, in a directory of safetensors shards.
 ///
 /// A capture that was stopped, or killed, goes on when it is run again; several workers may run it
-/// side by side. Whoever makes a shard, its bytes are the same.
+/// side by side. Whoever makes a shard, its bytes are the same: what is run together follows from the
+/// arguments. (On machines of one kind, that is; another processor may round otherwise, and a server
+/// does so from one time to the next, for it batches prompts as they happen to come.)
 ///
 /// ```no_run
 /// use thalweg::{Model, Point};

@@ -10,7 +10,7 @@ use thalweg_capture::compare::{compare, wandering};
 use crate::support::{command, ok, world};
 
 /// The server's address and its directory; none: a line that says so.
-fn server() -> Option<(String, PathBuf)> {
+pub(crate) fn server() -> Option<(String, PathBuf)> {
     let told = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let (Some(url), Some(shared)) = (told("THALWEG_SERVER"), told("THALWEG_SHARED")) else {
         // Not print!: the test runner keeps that to itself where the test passes.
