@@ -4,10 +4,11 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use thalweg::tch::{Device, Kind, Tensor};
-use thalweg::{Model, Plan, Point, Remote, Site, Tokens, logit_lens};
+use thalweg::{Intervention, Model, Plan, Point, Remote, Site, Tokens, logit_lens};
+use thalweg_capture::Captured;
 use thalweg_capture::compare::{compare, wandering};
 
-use crate::support::{command, ok, world};
+use crate::support::{Folder, command, lines, ok, text, world};
 
 /// The server's address and its directory; none: a line that says so.
 pub(crate) fn server() -> Option<(String, PathBuf)> {
@@ -97,6 +98,62 @@ fn an_analysis_of_the_served_model_gives_the_local_models_numbers() {
     assert_eq!(a.shape(), b.shape());
     let worst = a.iter().zip(b.iter()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     assert!(worst < 1e-3, "{worst:e}");
+}
+
+#[test]
+fn a_data_set_captured_through_the_server_is_the_local_models() {
+    let Some((url, shared)) = server() else { return };
+    let folder = Folder::new("served");
+    let (file, out) = (folder.write("prompts.txt", &text(40)), folder.path("captured"));
+    let mut capture = command(&["run", "--sites", "hook_embed,hook_resid_post", "--server", &url]);
+    ok(capture.args([&file, &out]).arg("--shared").arg(shared).arg("--model").arg(world()));
+    let (captured, model) = (Captured::open(&out).unwrap(), here());
+    let mut next = 0;
+    for line in lines(40).iter().filter(|line| !line.is_empty()) {
+        let tokens = model.tokens(line).unwrap();
+        let cache = model.run(&tokens, &every_state()).unwrap().cache;
+        let rows = next..next + tokens.width() as u64;
+        next = rows.end;
+        for site in cache.sites() {
+            let own = cache.get(site).unwrap().squeeze_dim(0);
+            let read = captured.rows(site, rows.clone()).unwrap();
+            let share: Tensor = (read - &own).norm() / own.norm();
+            assert!(share.double_value(&[]) < 1e-5, "{site} of {line}");
+        }
+    }
+    assert_eq!(captured.len(), next);
+}
+
+#[test]
+fn what_a_plan_adds_to_the_stream_the_server_adds_for_that_prompt_alone() {
+    let Some(remote) = remote() else { return };
+    if !remote.steers() {
+        let line =
+            "skipped: this server does not steer: capture serve --steering, vllm-lens there\n";
+        std::io::stdout().write_all(line.as_bytes()).unwrap();
+        return;
+    }
+    let model = here();
+    let tokens = model.tokens("When Mary and John went to the store").unwrap();
+    let direction =
+        model.logit_directions(&[model.token(" Mary").unwrap()]).unwrap().squeeze_dim(0);
+    let adds = Intervention::add(&direction, 3.0).absolute();
+    let plan = every_state().intervene(Point::ResidPost.at(1), adds);
+    let plain = remote.run(&tokens, &every_state()).unwrap();
+    let apart = |a: &Tensor, b: &Tensor| ((a - b).norm() / b.norm()).double_value(&[]);
+    let last = Point::ResidPost.at(3);
+    for _ in 0..2 {
+        let (there, own) =
+            (remote.run(&tokens, &plan).unwrap(), model.run(&tokens, &plan).unwrap());
+        for site in own.cache.sites() {
+            let share = apart(&there.get(site).unwrap(), &own.cache.get(site).unwrap());
+            assert!(share < 1e-5, "{site}: {share:e}");
+        }
+        assert!(apart(&there.get(last).unwrap(), &plain.get(last).unwrap()) > 0.01);
+        let again = remote.run(&tokens, &every_state()).unwrap();
+        let share = apart(&again.get(last).unwrap(), &plain.get(last).unwrap());
+        assert!(share < 1e-5, "a plain prompt after a steered one: {share:e}");
+    }
 }
 
 #[test]
