@@ -34,7 +34,7 @@ from vllm.v1.kv_cache_interface import HiddenStateCacheSpec
 log = init_logger("vllm.thalweg")
 
 FORMAT = "thalweg residuals 1"
-OURS = re.compile(r"thalweg-[0-9a-f]{32}\.safetensors(\.partial|\.error)?")
+OURS = re.compile(r"thalweg-[0-9a-f]{32}\.safetensors(\.error)?(\.partial)?")
 KEPT = 15 * 60  # seconds
 WRITERS = 4
 QUEUED = 16  # files in memory at most: a slow disk holds the engine back
@@ -211,10 +211,11 @@ def tell(path, error):
     """Leaves the reason where the client looks for the file."""
     log.error("%s: %r", path, error)
     try:
+        if os.path.exists(path + ".partial"):
+            os.remove(path + ".partial")  # first: it may be what filled the directory
         with open(path + ".error.partial", "w") as file:
             file.write(" ".join(f"{type(error).__name__}: {error}".split()))
         os.replace(path + ".error.partial", path + ".error")
-        os.remove(path + ".partial")
     except OSError:
         pass  # no room for the reason either: the client's time limit ends its wait
 

@@ -115,7 +115,7 @@ fn progress(log: &Path) -> String {
 }
 
 /// The line of a log that a reader wants first: the first error, or else the last line with something on it.
-pub(crate) fn telling_line(text: &str) -> Option<&str> {
+fn telling_line(text: &str) -> Option<&str> {
     let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
     lines()
         .find(|line| {

