@@ -2,6 +2,7 @@
 
 mod analyses;
 mod faults;
+mod memory;
 mod plan;
 mod reader;
 mod recipes;
