@@ -175,7 +175,7 @@ fn the_library_has_no_global_state_no_unsafe_code_and_nothing_unfinished() {
     none("not here", offenders.map(|(file, n, line)| format!("{file}:{n}: {line}")).collect());
     let marks = [concat!("FIX", "ME"), concat!("TO", "DO"), concat!("XX", "X:")];
     let mut unfinished = Vec::new();
-    for dir in ["src", "tests", "book", "kernel", "examples", "benches", "notebooks"] {
+    for dir in ["src", "tests", "book", "capture", "kernel", "examples", "benches", "notebooks"] {
         for (name, text) in files(dir, &["rs", "py", "ipynb", "md"]) {
             let marked = marks.iter().any(|mark| text.contains(mark));
             if marked || text.contains(concat!("#[ign", "ore")) {
@@ -198,8 +198,18 @@ fn no_file_names_a_path_of_one_machine() {
     let paths = ["/ro", "/wo", "/ho"].into_iter().zip(["ot/", "rk/", "me/"]);
     let paths: Vec<String> = paths.map(|(a, b)| format!("{a}{b}")).collect();
     let mut offenders = Vec::new();
-    for dir in ["src", "tests", "book", "kernel", "examples", "benches", "notebooks", "data", ".ci"]
-    {
+    for dir in [
+        "src",
+        "tests",
+        "book",
+        "capture",
+        "kernel",
+        "examples",
+        "benches",
+        "notebooks",
+        "data",
+        ".ci",
+    ] {
         let kinds = ["rs", "py", "ipynb", "md", "json", "toml", "sh", "html", "txt", ""];
         for (name, text) in files(dir, &kinds) {
             // A path begins a word: "ad/home/x" is a relative one.
