@@ -41,10 +41,13 @@ fn parquet_of_ids(path: &Path, rows: &[Vec<i64>]) {
     let (mut values, mut defined, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
     for row in rows {
         if row.is_empty() {
-            (defined.push(1), repeated.push(0)); // a list of none
+            defined.push(1); // a list of none
+            repeated.push(0);
         }
         for (i, id) in row.iter().enumerate() {
-            (values.push(*id as i32), defined.push(3), repeated.push(i16::from(i > 0)));
+            values.push(*id as i32);
+            defined.push(3);
+            repeated.push(i16::from(i > 0));
         }
     }
     let mut group = writer.next_row_group().unwrap();

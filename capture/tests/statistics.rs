@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use thalweg::{Point, Site, Statistics};
+use thalweg::{Point, Statistics};
 use thalweg_capture::statistics::Asked;
 use thalweg_capture::{Capture, Manifest, Prompts, check};
 
@@ -90,7 +90,7 @@ fn merged_parts_are_one_pass_over_everything() {
 fn what_does_not_belong_is_found() {
     let folder = Folder::new("statistics-faults");
     folder.write("prompts.txt", &text(20));
-    let site: Site = Point::ResidPost.at(1).into();
+    let site = Point::ResidPost.at(1);
     ok(&mut call(&folder, "out"));
     let said = refused(call(&folder, "out").args(["--first", "2"]));
     assert!(said.contains("begun with statistics.first 1, and now it is 2"), "{said}");

@@ -311,7 +311,7 @@ impl Statistics {
     }
 
     /// What was asked for: site, tokens left out, covariance, number of maxima, histogram.
-    fn asks(&self) -> (Site, usize, bool, usize, Option<(f64, f64, usize)>) {
+    fn asks(&self) -> impl PartialEq {
         let histogram = self.histogram.as_ref().map(Histogram::asks);
         (self.site, self.first, self.wants_covariance, self.top, histogram)
     }

@@ -81,7 +81,7 @@ fn training_finds_the_affine_map_and_holds_on_other_prompts() {
     }
     assert_eq!(fit.loss.shape(), [300, 3]);
     let interval = fit.held_out.interval.as_ref().unwrap();
-    assert!(interval.method.contains("Batch"), "{}", interval.method);
+    assert_eq!(interval.method, "95 % normal interval over prompts");
     assert!(fit.lens.training.contains("300 steps") && !format!("{fit:?}").contains('\n'));
 }
 

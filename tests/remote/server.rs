@@ -210,11 +210,21 @@ impl Server {
             Some(Fault::KilledInside) => return half(stream),
             Some(Fault::Refused(status, message)) => {
                 let text = json!({"error": {"message": message}}).to_string();
-                return Ok(respond(stream, *status, text.as_bytes()));
+                respond(stream, *status, text.as_bytes());
+                return Ok(());
             }
-            Some(Fault::Says(text)) => return Ok(respond(stream, 200, text.as_bytes())),
-            Some(Fault::Endless(n)) => return Ok(respond(stream, 200, &vec![b' '; *n])),
-            Some(Fault::NoStates) => return Ok(respond(stream, 200, br#"{"choices": []}"#)),
+            Some(Fault::Says(text)) => {
+                respond(stream, 200, text.as_bytes());
+                return Ok(());
+            }
+            Some(Fault::Endless(n)) => {
+                respond(stream, 200, &vec![b' '; *n]);
+                return Ok(());
+            }
+            Some(Fault::NoStates) => {
+                respond(stream, 200, br#"{"choices": []}"#);
+                return Ok(());
+            }
             Some(Fault::Slow(time)) => {
                 std::thread::sleep(*time);
                 plain(&ids)?
