@@ -20,7 +20,7 @@ use thalweg_capture::serve::{Server, write_connector};
 use thalweg_setup::places::Places;
 use thalweg_setup::vllm;
 
-const PROMPTS: usize = 48;
+const PROMPTS: usize = 32;
 const LENGTH: usize = 256;
 const TOKENS: f64 = (PROMPTS * LENGTH) as f64;
 const IN_FLIGHT: usize = 16;
@@ -111,7 +111,7 @@ fn prompts(round: usize) -> Result<Tokens> {
 fn drawn() -> Result<Model> {
     let config = Config::from_json(&json!({
         "model_type": "llama", "hidden_act": "silu", "hidden_size": 1024, "intermediate_size": 2816,
-        "num_hidden_layers": 12, "num_attention_heads": 16, "num_key_value_heads": 8,
+        "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 8,
         "head_dim": 64, "vocab_size": 4096, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
         "tie_word_embeddings": true, "rope_theta": 10000.0, "dtype": "float32",
     }))?;
