@@ -17,7 +17,7 @@ use thalweg::{Config, Model, Plan, Point, Tokens};
 use thalweg_capture::statistics::Asked;
 use thalweg_capture::{Capture, Prompts};
 
-const BATCH: usize = 4096;
+const BATCH: usize = 1024;
 
 /// What is measured, all of it on the stream after every block.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,8 +48,8 @@ fn main() -> Result<()> {
     let rounds = std::env::args().filter_map(|word| word.parse().ok()).next().unwrap_or(7);
     let world = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/models/tiny-world");
     let world = Model::load_on(world, Device::Cpu, Kind::Float)?;
-    measure(Setting::new("tiny-world", world, 4000, 12..64)?, rounds)?;
-    measure(Setting::new("random: width 512, 8 layers", wide()?, 120, 32..257)?, rounds)
+    measure(Setting::new("tiny-world", world, 1500, 12..64)?, rounds)?;
+    measure(Setting::new("random: width 512, 8 layers", wide()?, 32, 32..257)?, rounds)
 }
 
 impl Setting {
