@@ -24,6 +24,7 @@ const PROMPTS: usize = 32;
 const LENGTH: usize = 256;
 const TOKENS: f64 = (PROMPTS * LENGTH) as f64;
 const IN_FLIGHT: usize = 16;
+const VOCABULARY: usize = 366; // tiny-world's, for its tokenizer
 
 fn main() -> Result<()> {
     let rounds = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(3);
@@ -35,6 +36,10 @@ fn main() -> Result<()> {
     fs::create_dir_all(&shared)?;
     tch::manual_seed(0);
     drawn()?.save(&dir)?;
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        let from = places.clone.join("data/models/tiny-world").join(name); // vLLM does not start without
+        fs::copy(&from, dir.join(name)).with_context(|| format!("no {}", from.display()))?;
+    }
     let model = Model::load_on(&dir, Device::Cpu, Kind::Float)?;
     let connector = write_connector(&places.cache)?;
     let plain = Running::start(&folder, &dir, &python, &connector, false)?;
@@ -102,7 +107,8 @@ fn here(model: &Model, prompts: &Tokens, plan: &Plan) -> Result<()> {
 
 /// Other prompts in every round, so that no cache of prefixes answers.
 fn prompts(round: usize) -> Result<Tokens> {
-    let id = |row: usize, at: usize| ((round * 104_729 + row * 7919 + at * at * 31) % 4096) as i64;
+    let id =
+        |row: usize, at: usize| ((round * 104_729 + row * 7919 + at * at * 31) % VOCABULARY) as i64;
     let row = |row| (0..LENGTH).map(|at| id(row, at)).collect();
     Tokens::from_ids(&(0..PROMPTS).map(row).collect::<Vec<Vec<i64>>>())
 }
@@ -112,7 +118,7 @@ fn drawn() -> Result<Model> {
     let config = Config::from_json(&json!({
         "model_type": "llama", "hidden_act": "silu", "hidden_size": 1024, "intermediate_size": 2816,
         "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 8,
-        "head_dim": 64, "vocab_size": 4096, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
+        "head_dim": 64, "vocab_size": VOCABULARY, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
         "tie_word_embeddings": true, "rope_theta": 10000.0, "dtype": "float32",
     }))?;
     let (d, kv, f) = (1024i64, 512i64, 2816i64);
@@ -121,7 +127,7 @@ fn drawn() -> Result<Model> {
     };
     let ones = || Tensor::ones([d], (Kind::Float, Device::Cpu));
     let mut tensors = std::collections::HashMap::from([
-        ("model.embed_tokens.weight".to_owned(), normal(4096, d)),
+        ("model.embed_tokens.weight".to_owned(), normal(VOCABULARY as i64, d)),
         ("model.norm.weight".to_owned(), ones()),
     ]);
     for layer in 0..config.n_layers {
