@@ -88,13 +88,19 @@ pub(crate) fn ok(command: &mut Command) -> String {
     said(&output)
 }
 
-/// The one line that a refused call says.
+/// The one line that a refused call says in the end; where it took long, its progress came before.
 pub(crate) fn refused(command: &mut Command) -> String {
     let output = command.output().unwrap();
-    let line = said(&output);
-    assert_eq!(output.status.code(), Some(1), "{line}");
-    assert_eq!(line.trim_end().lines().count(), 1, "{line}");
-    line
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let (before, line) = text.split_once("error: ").unwrap_or(("", &text));
+    assert_eq!(line.trim_end().lines().count(), 1, "{text}");
+    let progress = |line: &str| {
+        line.split_once(": ")
+            .is_some_and(|(_, rest)| rest.contains(" of ") || rest.contains(" in "))
+    };
+    assert!(before.lines().all(progress), "{text}");
+    format!("error: {line}")
 }
 
 fn said(output: &Output) -> String {
