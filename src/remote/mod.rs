@@ -36,8 +36,9 @@ use client::{Client, Trouble};
 /// ```no_run
 /// use std::time::Duration;
 /// use thalweg::{Model, Plan, Point, Remote, logit_lens};
-/// // On the server: capture serve Llama-3.1-70B --shared /shared --tensor-parallel 8
-/// let remote = Remote::connect("http://node-7:8000", "/shared")?.time_out(Duration::from_secs(60));
+/// // On the node: cargo capture serve Llama-3.1-70B --shared /shared --tensor-parallel 8
+/// // Here: ssh -N -L 8000:localhost:8000 node-7, for the server listens on its own machine alone.
+/// let remote = Remote::connect("http://localhost:8000", "/shared")?.time_out(Duration::from_secs(60));
 /// let model = remote.model("Llama-3.1-70B")?; // embedding, final norm, unembedding, tokenizer
 /// let tokens = model.tokens("The capital of France is")?;
 /// let run = model.run(&tokens, &Plan::new().cache(Point::ResidPost))?; // as with any model
@@ -221,7 +222,7 @@ impl Remote {
     ///
     /// ```no_run
     /// # use thalweg::{Intervention, Plan, Point, Remote};
-    /// # let remote = Remote::connect("http://node-7:8000", "/shared")?;
+    /// # let remote = Remote::connect("http://localhost:8000", "/shared")?;
     /// let model = remote.model("Llama-3.1-70B")?;
     /// let direction = model.logit_directions(&[model.token(" Paris")?])?.squeeze_dim(0);
     /// let plan = Plan::new().intervene(Point::ResidPost.at(40), Intervention::add(&direction, 8.0).absolute());
@@ -329,7 +330,7 @@ impl Remote {
     }
 }
 
-/// `meta-llama/Llama-3.1-70B at http://node-7:8000`
+/// `Llama-3.1-70B at http://localhost:8000`
 impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {}", one_line(&self.name), self.url())
