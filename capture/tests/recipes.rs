@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn recipe(name: &str) -> PathBuf {
+pub(crate) fn recipe(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes").join(name)
 }
 
@@ -19,7 +19,7 @@ fn program(path: &Path, text: &str) {
 }
 
 /// A recipe without the variables that the test itself was started with.
-fn bash(recipe: &Path) -> Command {
+pub(crate) fn bash(recipe: &Path) -> Command {
     let mut command = Command::new("bash");
     command.arg(recipe).env("OMP_NUM_THREADS", "1");
     for name in ["SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "TASKS", "PORT"] {

@@ -1,14 +1,16 @@
 //! A real server: started by `cargo verify`, which says where it is. Each test is skipped without one.
 
+mod replicas;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 
 use thalweg::tch::{Device, Kind, Tensor};
 use thalweg::{Intervention, Model, Plan, Point, Remote, Site, Tokens, logit_lens};
 use thalweg_capture::Captured;
-use thalweg_capture::compare::{compare, wandering};
+use thalweg_capture::compare::{compare, limits, wandering};
 
-use crate::support::{Folder, command, lines, ok, text, world};
+use crate::support::{Folder, command, lines, ok, run_of, text, world};
 
 /// The server's address and its directory; none: a line that says so.
 pub(crate) fn server() -> Option<(String, PathBuf)> {
@@ -204,4 +206,42 @@ fn compare_prints_a_table_and_refuses_another_model() {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("is it the same model?"), "{text}");
+}
+
+#[test]
+fn two_workers_capture_through_the_server_what_the_local_model_gives() {
+    let Some((url, shared)) = server() else { return };
+    let folder = Folder::new("vllm");
+    let prompts = folder.write("prompts.txt", &text(60));
+    let words = [
+        "--sites",
+        "hook_embed,blocks.*.hook_resid_post",
+        "--prompts-per-shard",
+        "20",
+        "--max-tokens",
+        "63",
+    ];
+    ok(&mut run_of("run", &prompts, &folder.path("near"), &words));
+    // Two workers at once, which the server batches as it likes.
+    let workers: Vec<_> = (0..2)
+        .map(|_| {
+            let mut far = run_of("run", &prompts, &folder.path("far"), &words);
+            far.args(["--compute", "f32", "--server", &url, "--shared"]).arg(&shared);
+            far.stdout(std::process::Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    for mut worker in workers {
+        assert!(worker.wait().unwrap().success());
+    }
+    let [far, near] = ["far", "near"].map(|out| Captured::open(folder.path(out)).unwrap());
+    let all = 0..near.len();
+    assert_eq!(far.places(all.clone()).unwrap(), near.places(all.clone()).unwrap());
+    let (_, most) = limits(Kind::Float); // of a token's difference, beside the length of its vector
+    for site in near.sites().unwrap() {
+        let [a, b] = [&far, &near].map(|one| one.rows(site, all.clone()).unwrap());
+        let lengths =
+            [&a - &b, b].map(|x| x.square().sum_dim_intlist([1i64].as_slice(), false, None));
+        let gap = (&lengths[0] / &lengths[1]).max().double_value(&[]).sqrt();
+        assert!(gap < most, "{site}: {gap:e}");
+    }
 }

@@ -9,8 +9,6 @@ mod server;
 use std::fs;
 
 use thalweg::Point;
-use thalweg::tch::Kind;
-use thalweg_capture::compare::limits;
 use thalweg_capture::{Capture, Captured, Prompts, check};
 
 use crate::support::{Folder, command, content, distance, model, ok, refused, run_of, text, world};
@@ -50,37 +48,6 @@ fn what_comes_through_a_server_is_what_the_local_model_gives() {
     assert!(check(folder.path("far")).unwrap().is_empty());
     let counted = ok(&mut call(&folder, &server, "statistics", "counted"));
     assert!(counted.contains("4 parts, 18 prompts"), "{counted}");
-}
-
-#[test]
-fn what_comes_through_a_running_vllm_server_is_what_the_local_model_gives() {
-    let Some((url, shared)) = crate::served::server() else { return };
-    let folder = Folder::new("vllm");
-    let prompts = folder.write("prompts.txt", &text(60));
-    let words = ["--sites", SITES, "--prompts-per-shard", "20", "--max-tokens", "63"];
-    ok(&mut run_of("run", &prompts, &folder.path("near"), &words));
-    // Two workers at once, which the server batches as it likes.
-    let workers: Vec<_> = (0..2)
-        .map(|_| {
-            let mut far = run_of("run", &prompts, &folder.path("far"), &words);
-            far.args(["--compute", "f32", "--server", &url, "--shared"]).arg(&shared);
-            far.stdout(std::process::Stdio::null()).spawn().unwrap()
-        })
-        .collect();
-    for mut worker in workers {
-        assert!(worker.wait().unwrap().success());
-    }
-    let [far, near] = ["far", "near"].map(|out| Captured::open(folder.path(out)).unwrap());
-    let all = 0..near.len();
-    assert_eq!(far.places(all.clone()).unwrap(), near.places(all.clone()).unwrap());
-    let (_, most) = limits(Kind::Float); // of a token's difference, beside the length of its vector
-    for site in near.sites().unwrap() {
-        let [a, b] = [&far, &near].map(|one| one.rows(site, all.clone()).unwrap());
-        let lengths =
-            [&a - &b, b].map(|x| x.square().sum_dim_intlist([1i64].as_slice(), false, None));
-        let gap = (&lengths[0] / &lengths[1]).max().double_value(&[]).sqrt();
-        assert!(gap < most, "{site}: {gap:e}");
-    }
 }
 
 #[test]

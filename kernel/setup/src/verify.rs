@@ -263,7 +263,8 @@ pub fn count(text: &str) -> Counts {
     counts
 }
 
-/// Starts a vLLM server, compares what it shows with what is computed here, and runs the notebooks that use one.
+/// Starts a vLLM server, compares what it shows with what is computed here, and runs the notebooks that use one; then
+/// the recipe for replicas, which starts a server of its own.
 fn served(places: &Places, ready: &Ready, all: &[PathBuf], ci: bool) -> Result<Counts> {
     let told = std::env::var_os("THALWEG_VLLM_PYTHON").filter(|value| !value.is_empty());
     let Some(python) = told.map(PathBuf::from).or_else(|| vllm::existing(places)) else {
@@ -280,8 +281,12 @@ fn served(places: &Places, ready: &Ready, all: &[PathBuf], ci: bool) -> Result<C
     let tell = |command: &mut Command| {
         command.env(SERVER.0, &server.url).env(SERVER.1, &server.shared);
     };
-    let mut command = cargo(places, ready);
-    command.arg("test").args(package).args(["--test", "integration", "--", "served::"]);
+    let test = |words: &[&str]| {
+        let mut command = cargo(places, ready);
+        command.arg("test").args(package).args(["--test", "integration", "--"]).args(words);
+        command
+    };
+    let mut command = test(&["served::", "--skip", "served::replicas"]);
     tell(&mut command);
     let mut counts = tests(&mut command)?;
     for notebook in all {
@@ -292,6 +297,10 @@ fn served(places: &Places, ready: &Ready, all: &[PathBuf], ci: bool) -> Result<C
             counts.add(tests(&mut runner)?);
         }
     }
+    drop(server);
+    let mut replicas = test(&["served::replicas"]);
+    replicas.env("THALWEG_REPLICAS", "2").env("THALWEG_VLLM_PYTHON", &python);
+    counts.add(tests(&mut replicas)?);
     Ok(counts)
 }
 
