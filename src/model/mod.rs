@@ -206,7 +206,6 @@ impl fmt::Debug for Model {
             self.config,
             self.kind(),
             self.weights.devices
-        )?;
-        self.served.iter().try_for_each(|remote| write!(f, "; blocks of {remote}"))
+        )
     }
 }
